@@ -1,0 +1,1 @@
+"""Classifier-Free Diffusion Guidance (Ho & Salimans, 2022) in JAX."""

@@ -1,0 +1,1 @@
+"""The experiments of the paper, each a short script over cfg_jax."""
