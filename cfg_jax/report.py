@@ -47,10 +47,9 @@ def _table(cells: tuple[dict, ...]) -> dict:
   """The page's table: what varies as columns; provenance by row, and once where all rows agree."""
   fields, metrics = _columns(cells)
   shown = results.varying(cells, [k for k in SAMPLER + MEASURE if not k.endswith('sha256')])
-  if 'p_uncond' in shown and len({(c['run'], c['p_uncond']) for c in cells}) == len(
-    {c['p_uncond'] for c in cells}
-  ):
-    shown.remove('run')
+  runs = {(c['run'], format_value(c.get('p_uncond'))) for c in cells}
+  if 'p_uncond' in shown and len(runs) == len({p for _, p in runs}):
+    shown.remove('run')  # p_uncond says it
   columns = [*shown, 'w', *(k for k in metrics if k != 'IS_std')]
   apart = results.varying(cells, fields)
   rows = []
@@ -84,11 +83,15 @@ def _configs(found: Results) -> list[dict]:
   return out
 
 
+def _dataset(settings: dict) -> str:
+  return format_value(settings.get('dataset')) or 'unnamed data'
+
+
 def _panels(curves: list[Curve]) -> list[dict]:
   """Curves of one data set and one distance share axes, findings and the paper's table."""
   groups: dict[tuple, list[Curve]] = {}
   for c in curves:
-    groups.setdefault((str(c.settings.get('dataset')), c.distance), []).append(c)
+    groups.setdefault((_dataset(c.settings), c.distance), []).append(c)
   panels, first = [], 0
   for (dataset, distance), group in groups.items():
     theirs = paper.curves(dataset)
@@ -136,6 +139,7 @@ def to_html(found: Results) -> str:
     trim_blocks=True,
     lstrip_blocks=True,
   )
+  environment.filters['keep'] = lambda text: text.replace(' = ', '\u00a0=\u00a0')  # on one line
   table = _table(found.cells)
   data = {
     'rows': [row['details'] for row in table['rows']],
@@ -143,7 +147,7 @@ def to_html(found: Results) -> str:
     'sets': [{k: v for k, v in s.items() if k != 'sheets'} for s in sets],
   }
   return environment.get_template('report.html.j2').render(
-    datasets=sorted({str(c.get('dataset')) for c in found.cells}),
+    datasets=sorted({_dataset(c) for c in found.cells}),
     num_cells=len(found.cells),
     num_runs=len(found.runs),
     panels=_panels(curves),
@@ -151,7 +155,8 @@ def to_html(found: Results) -> str:
     table=table,
     data=data,
     configs=_configs(found),
-    notes=[*found.notes, *notes],
+    notes=found.notes,
+    picture_notes=notes,
     sets=sets,
     choices=choices,
     chart_size=(figures.WIDTH, figures.HEIGHT, figures.LEFT, figures.RIGHT, figures.BOTTOM),
