@@ -113,7 +113,7 @@ def charts(curves: Sequence[Curve], dataset: str, first: int = 0) -> list[dict]:
 
 
 def sheet(images: np.ndarray) -> tuple[bytes, int]:
-  """A PNG of (rows, columns, H, W, C) images with transparent gaps, and the gap's width."""
+  """A PNG of (rows, columns, H, W, C) images with transparent gaps between, and the gap's width."""
   rows, columns, height, width, channels = images.shape
   gap = max(1, height // 16)
   opaque = np.full((*images.shape[:4], 1), 255, np.uint8)
@@ -121,8 +121,7 @@ def sheet(images: np.ndarray) -> tuple[bytes, int]:
   tiles = np.pad(tiles, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)))
   flat = tiles.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap), channels + 1)
   buffer = io.BytesIO()
-  mode = {1: 'LA', 3: 'RGBA'}[channels]
-  Image.fromarray(flat, mode).save(buffer, 'png', optimize=True)
+  Image.fromarray(flat[:-gap, :-gap]).save(buffer, 'png', optimize=True)
   return buffer.getvalue(), gap
 
 
@@ -143,6 +142,7 @@ def embed(pictures: Pictures) -> dict:
     'classes': [int(c) for c in np.unique(pictures.labels)],
     'indices': [[int(pictures.indices[rows[k]]) for rows in of_class] for k in range(noises)],
     'pitch': (width + gap, height + gap),  # of a tile and the gap after it
+    'gap': gap,
     'scale': scale,
     'sheets': sheets,
   }

@@ -189,7 +189,7 @@ def beside_paper(curve: Curve, paper: Sequence[PaperCurve]) -> list[tuple[float,
       continue
     theirs = dict(zip(p.w, zip(p.fid, p.inception_score)))
     for w, fd, score in zip(curve.w, curve.fd, curve.inception_score):
-      if w in theirs:
-        fid_paper, is_paper = theirs[w]
+      if round(w, 6) in theirs:
+        fid_paper, is_paper = theirs[round(w, 6)]
         rows.append((w, fd, fid_paper, fd - fid_paper, score, is_paper, score - is_paper))
   return rows

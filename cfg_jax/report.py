@@ -198,6 +198,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':  # defined here, as a sweep that imports this file has its own --workdir
-  flags.DEFINE_string('workdir', None, 'The sweep to report on, e.g. runs/digits.')
-  flags.mark_flag_as_required('workdir')
+  flags.DEFINE_string('workdir', None, 'The sweep to report on.', required=True)
   app.run(main)
