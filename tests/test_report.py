@@ -209,6 +209,13 @@ def test_nothing_to_report_is_one_line_and_exit_2(tmp_path, line):
   assert not (tmp_path / 'report.csv').exists()
 
 
+def test_a_page_that_fails_leaves_both_files_alone(workdir, monkeypatch):
+  monkeypatch.setattr(report, 'to_html', lambda found: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    report.write_report(workdir)
+  assert not [p for p in workdir.iterdir() if p.is_file()]
+
+
 def test_needs_no_jax(workdir):
   code = (
     'import sys, pathlib, cfg_jax.report as r; r.write_report(pathlib.Path(sys.argv[1])); '
@@ -399,6 +406,15 @@ def test_findings_come_out_the_other_way_where_the_data_does():
   assert 'falls on 1 of 2 steps in w, most from w = 1 to 2 (by 1)' in falling[1].lines[0]
 
 
+def test_findings_are_those_of_the_values_that_are_known():
+  nan = float('nan')
+  gaps = curve([0, 1, 2, 3, 4], [3, nan, 1, 5, 6], [1, 2, nan, 3, nan])
+  least, rises, _ = findings.findings([gaps])
+  assert (least.verdict, rises.verdict) == ('yes', 'yes')
+  assert 'least at w = 2: 1, against 3 at w = 0 and 6 at w = 4' in least.lines[0]
+  assert 'IS goes from 1 at w = 0 to 3 at w = 3 and never falls' in rises.lines[0]
+
+
 def test_frontiers_are_compared_only_where_all_else_is_equal():
   w = [0, 1]
   a, b = curve(w, [1, 2], [1, 2], 'a', 0.5, T=32), curve(w, [2, 3], [1, 2], 'b', 0.1, T=64)
@@ -426,6 +442,11 @@ def test_comparison_of_shifted_equal_and_crossing_frontiers():
   np.testing.assert_allclose(crossing, (10, 20, 0.5, 0.5, 0), atol=2e-3)
   # The shared range ends where the first frontier does.
   assert findings.compare((fd, score), (fd, score - 4))[:2] == (6, 16)
+  # And it starts where FD is least: what lies below is on no frontier.
+  bent = (np.array([4.0, 2.0, 6.0]), np.array([0.0, 12.0, 20.0]))
+  mean = (1.25 * 1 + 1.5 * 7) / 8  # 1 to 1.5 from 12 to 13, where the other is still flat; then 1.5
+  got = findings.compare(bent, (bent[0] - 1, bent[1] + 1))
+  np.testing.assert_allclose(got, (12, 20, 1, 0, mean), atol=2e-3)
 
 
 # Beside the paper.
@@ -463,10 +484,10 @@ def test_another_distance_is_not_put_beside_the_papers_fid(tmp_path):
 
 @pytest.fixture(scope='module')
 def shown(tmp_path_factory):
-  """A report with two T's for one p_uncond, as a file on disk."""
+  """A report with two T's for one p_uncond, and many w for another, as a file on disk."""
   workdir = tmp_path_factory.mktemp('shown')
   for p in (0.1, 0.2, 0.5):
-    write_run(workdir, f'p_uncond={p}', p)
+    write_run(workdir, f'p_uncond={p}', p, ws=W if p != 0.2 else [j / 10 for j in range(41)])
   write_run(workdir, 'p_uncond=0.1', 0.1, T=64)
   report.write_report(workdir)
   return workdir / 'report.html'
