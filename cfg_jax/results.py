@@ -21,7 +21,7 @@ _UNREADABLE = (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, z
 # A cell's fields, in the order in which tables show them. Whatever else a line holds is provenance.
 SAMPLER = ('run', 'p_uncond', 'T', 'v', 'step', 'ema', 'clip_x', 'seed', 'labels')
 MEASURE = (
-  *('n', 'dataset', 'extractor', 'reference', 'reference_n'),
+  *('n', 'dataset', 'extractor', 'resize', 'reference', 'reference_n'),
   *('extractor_sha256', 'reference_sha256'),
 )
 
@@ -102,7 +102,7 @@ def read(workdir: Path) -> Results:
   if not cells:
     raise ValueError(
       f'workdir={str(workdir)!r} holds no evaluated cell (<run>/evals.jsonl); '
-      'run experiments.sweep or cfg_jax.evaluation.evaluate first.'
+      'run experiments.sweep or cfg_jax.evaluate first.'
     )
 
   def order(item: tuple[str, dict]) -> tuple:

@@ -9,15 +9,16 @@ import base64
 import contextlib
 import io
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+
+from cfg_jax import cli
 
 # Name → width and height in CSS pixels, dark mode, the section at the top, width of the picture.
 VIEWS = {
@@ -74,28 +75,23 @@ def screenshot(browser: webdriver.Chrome) -> Image.Image:
 
 
 def main(argv: list[str]) -> None:
-  """The command line; see the module's docstring."""
+  """The command."""
   del argv
   page, out = Path(flags.FLAGS.workdir) / 'report.html', Path(flags.FLAGS.out)
-  try:
-    if not page.is_file():
-      raise ValueError(f'{page} is not there; run cfg_jax.report --workdir first.')
-    out.mkdir(parents=True, exist_ok=True)
-    for name, (width, height, dark, section, shown) in VIEWS.items():
-      with open_page(page, width, height, dark) as browser:
-        if section:
-          script = 'document.getElementById(arguments[0])?.scrollIntoView()'
-          browser.execute_script(script, section)
-        image = screenshot(browser)
-      image = image.resize((shown, round(shown * height / width)), Image.Resampling.LANCZOS)
-      image = image.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-      image.save(out / f'report_{name}.png', optimize=True)
-  except ValueError as error:
-    print(error, file=sys.stderr)
-    sys.exit(2)
+  if not page.is_file():
+    raise ValueError(f'{page} is not there; run cfg_jax.report --workdir first.')
+  out.mkdir(parents=True, exist_ok=True)
+  for name, (width, height, dark, section, shown) in VIEWS.items():
+    with open_page(page, width, height, dark) as browser:
+      if section:
+        browser.execute_script(f'document.getElementById("{section}")?.scrollIntoView()')
+      image = screenshot(browser)
+    image = image.resize((shown, round(shown * height / width)), Image.Resampling.LANCZOS)
+    image = image.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    image.save(out / f'report_{name}.png', optimize=True)
 
 
 if __name__ == '__main__':
   flags.DEFINE_string('workdir', None, 'The sweep whose report is shown.', required=True)
   flags.DEFINE_string('out', 'docs', 'Folder for the pictures.')
-  app.run(main)
+  cli.run(main)
