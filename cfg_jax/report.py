@@ -197,8 +197,6 @@ def main(argv: list[str]) -> None:
     print(f'{path} ({path.stat().st_size / 1e6:.2f} MB)')
 
 
-if (
-  __name__ == '__main__'
-):  # the flag is defined here, as sweeps that import this file have their own
+if __name__ == '__main__':  # not above: a sweep that imports this file has its own --workdir
   flags.DEFINE_string('workdir', None, 'The sweep, or the run, to report on.', required=True)
   cli.run(main)

@@ -94,7 +94,7 @@ def read(workdir: Path) -> Results:
       try:
         cell = _parse(line, path.parent.resolve().name)
         runs[cell['run']] = path.parent
-      except ValueError as error:
+      except (ValueError, OverflowError) as error:
         notes.append(f'{path.relative_to(workdir)}, line {number}: left out, {error}.')
         continue
       identity = {k: v for k, v in cell.items() if k != 'metrics'}

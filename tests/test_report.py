@@ -158,12 +158,14 @@ def test_equal_inputs_give_equal_bytes_whatever_the_order_of_lines(workdir):
 
 
 def test_a_later_line_of_the_same_identity_counts(workdir):
-  write_run(workdir, 'p_uncond=0.1', 0.1, ws=(0.3,), metrics={'FD-digits': 1.25, 'KID': 0.5})
-  report.write_report(workdir)
+  metrics = {'FD-digits': 1.25, 'KID': 0.5, 'KID_std': 0.125}
+  write_run(workdir, 'p_uncond=0.1', 0.1, ws=(0.3,), metrics=metrics)
+  page = report_on(workdir)
   rows = rows_of(workdir)
   assert len(rows) == 3 * len(W)
   (row,) = [r for r in rows if (r['run'], r['w']) == ('p_uncond=0.1', '0.3')]
   assert (row['FD-digits'], row['IS'], row['KID']) == ('1.25', '', '0.5')
+  assert '0.5 ± 0.125' in page.text and 'KID_std' not in page.text
 
 
 def test_other_settings_are_other_cells(workdir):
@@ -196,7 +198,16 @@ def test_a_torn_line_is_named_and_left_out(workdir):
   assert 'p_uncond=0.5/evals.jsonl, line 8: left out' in page.text
 
 
-@pytest.mark.parametrize('line', ['', '{"w": 1}\n', '[]\n', '{"w": NaN, "metrics": {}}\n'])
+@pytest.mark.parametrize(
+  'line',
+  [
+    '',
+    '{"w": 1}\n',
+    '[]\n',
+    '{"w": NaN, "metrics": {}}\n',
+    pytest.param(f'{{"w": 1{400 * "0"}, "metrics": {{}}}}\n', id='huge'),
+  ],
+)
 def test_nothing_to_report_is_one_line_and_exit_2(tmp_path, line):
   (tmp_path / 'run').mkdir()
   (tmp_path / 'run/evals.jsonl').write_text(line)
