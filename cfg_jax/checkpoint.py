@@ -95,7 +95,7 @@ class Checkpoints:
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves), record['extra']
 
   def set_aside_after(self, step: int) -> None:
-    """Moves checkpoints newer than step (found damaged) to `damaged/`: Orbax would not replace them."""
+    """Moves checkpoints newer than step, found damaged, to `damaged/`: Orbax replaces none."""
     for newer in (s for s in self.steps() if s > step):
       target = self._folder.parent / 'damaged' / str(newer)
       target.parent.mkdir(exist_ok=True)
