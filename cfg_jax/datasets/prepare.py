@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'prepare: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print('prepare: interrupted; give the same command again to go on', file=sys.stderr, flush=True)
-    os._exit(130)  # at once: the workers end with this process
+    print('prepare: interrupted; give the same command again to go on', file=sys.stderr)
+    return 130
 
 
 if __name__ == '__main__':

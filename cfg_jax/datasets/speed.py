@@ -1,4 +1,4 @@
-"""How many images a second one core prepares, and reads and decodes, for experiments/benchmark.py."""
+"""How many images a second one core prepares, and reads: for experiments/benchmark.py."""
 
 import io
 import tempfile
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from threadpoolctl import threadpool_limits
 
 from cfg_jax.datasets import prepared, sources, writing
 
@@ -27,18 +28,21 @@ def photographs(num: int, shape: tuple[int, int] = (375, 500), seed: int = 0) ->
 
 
 def measure(size: int = 64, num_images: int = 400) -> dict[str, float]:
-  """Images a second on one core: 'prepare' (JPEG to shard), 'read' (shuffled, decoded to uint8)."""
+  """Images a second of one core: 'prepare' (JPEG to shard), 'read' (shuffled, decoded to uint8).
+
+  By the processor time of one thread, so that other work on the machine hardly shows.
+  """
   jpegs = photographs(num_images)
   shard = sources.Shard('', lambda: ((str(i), jpeg, i % 2) for i, jpeg in enumerate(jpegs)))
   source = sources.Source(['china', 'flower'], (size, size, 3), {'train': [shard]})
-  with tempfile.TemporaryDirectory() as folder:
-    start = time.perf_counter()
+  with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+    start = time.process_time()
     writing.write(source, Path(folder) / 'speed' / writing.VERSION, workers=1, say=lambda _: None)
-    prepare = num_images / (time.perf_counter() - start)
+    prepare = num_images / (time.process_time() - start)
     images = prepared.open_source('speed', Path(folder), 'train')
     order = np.random.default_rng(0).permutation(num_images).tolist()
     images[0]  # opens the file
-    start = time.perf_counter()
+    start = time.process_time()
     for i in order:
       images[i]
-    return {'prepare': prepare, 'read': num_images / (time.perf_counter() - start)}
+    return {'prepare': prepare, 'read': num_images / (time.process_time() - start)}

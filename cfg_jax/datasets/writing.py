@@ -1,31 +1,21 @@
 """Writes a source as a TFDS data set of PNG images in ArrayRecord shards: in parallel, resumably.
 
-A shard appears under its name only when it is whole, and a line in SPLIT.shards.jsonl follows it;
-after a kill, shards with a line stay and the rest are written. dataset_info.json comes last of all:
-without it nothing is prepared. The order is the source's (class by class): shuffle when reading.
+A shard appears under its name only when it is whole, then its line in SPLIT.shards.jsonl, and last
+of all dataset_info.json, without which nothing is prepared. The order is the source's, so class by
+class: shuffle when reading.
 """
 
 import collections
-import json
-import multiprocessing
 import os
-import signal
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
-from concurrent import futures
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 from array_record.python.array_record_module import ArrayRecordWriter
-from threadpoolctl import threadpool_limits
 
-from cfg_jax.datasets import images, sources
+from cfg_jax.datasets import images, resumable, sources
 
 VERSION = '1.0.0'  # raise it when the same source would give other images
 
@@ -47,47 +37,6 @@ def write(
     _write_info(source, folder, split, lines)
     missing += _report(source, folder, split, lines, say)
   return missing
-
-
-def _features(image_shape: tuple[int, int, int], **classes) -> tfds.features.FeaturesDict:
-  """As TFDS has them for MNIST and CIFAR-10."""
-  image = tfds.features.Image(shape=image_shape, encoding_format='png')
-  return tfds.features.FeaturesDict({'image': image, 'label': tfds.features.ClassLabel(**classes)})
-
-
-def write_shard(
-  shard: sources.Shard,
-  path: Path,
-  image_shape: tuple[int, int, int],
-  num_classes: int,
-  upright: bool,
-) -> dict:
-  """Writes one shard, less damaged images, and returns its journal line. Runs in a worker."""
-  features = _features(image_shape, num_classes=num_classes)
-  kinds, labels, skipped, num_bytes = collections.Counter(), collections.Counter(), [], 0
-  partial = path.with_name(f'{path.name}.partial-{os.getpid()}')
-  writer = ArrayRecordWriter(str(partial), 'group_size:1')  # one record a chunk, for random access
-  with threadpool_limits(1):  # the other cores have shards of their own
-    for name, image, label in shard.read():
-      kind = 'uncompressed'
-      if isinstance(image, bytes):
-        try:
-          image, kind = images.decode(image, upright=upright)
-        except ValueError as error:
-          skipped.append(f'{name}: {error}')
-          continue
-        image = images.resize(images.central_square(image), image_shape[0])
-      example = features.encode_example({'image': images.encode(image), 'label': label})
-      record = features.serialize_example(example)
-      writer.write(record)
-      kinds[kind] += 1
-      labels[label] += 1
-      num_bytes += len(record)
-  writer.close()
-  os.replace(partial, path)
-  sizes = {'file_bytes': path.stat().st_size, 'record_bytes': num_bytes}
-  counts = {'kinds': kinds, 'labels': labels, 'skipped': skipped}
-  return {'shard': path.name, 'key': shard.key} | sizes | counts
 
 
 def _splits_to_write(source: sources.Source, folder: Path) -> list[str]:
@@ -115,121 +64,84 @@ def _splits_to_write(source: sources.Source, folder: Path) -> list[str]:
 def _write_shards(
   source: sources.Source, folder: Path, split: str, workers: int, say: Callable[[str], None]
 ) -> list[dict]:
-  """Writes the shards that are not done and returns the journal lines of all, in order."""
+  """Writes the shards that are not done; the journal lines of all, in order."""
   shards, name = source.shards[split], folder.parent.name
   stem = f'{name}-{split}.array_record-'
   paths = [folder / f'{stem}{i:05}-of-{len(shards):05}' for i in range(len(shards))]
-  journal = folder / f'{split}.shards.jsonl'
+  common = (source.image_shape, len(source.class_names), source.upright)
   head = {
     'shards': len(shards),
     'image_shape': list(source.image_shape),
     'classes': sources.digest(source.class_names),
   }
-  done = _read_journal(journal, head)
-  keep = {
-    path.name: done[path.name]
-    for path, shard in zip(paths, shards)
-    if path.exists()
-    and done.get(path.name, {}).get('key') == shard.key
-    and done[path.name]['file_bytes'] == path.stat().st_size
-  }
+  journal = folder / f'{split}.shards.jsonl'
+  done = resumable.read(journal, head)
+  for path, shard in zip(paths, shards):
+    line = done.get(path.name)
+    if line and not (
+      path.exists() and path.stat().st_size == line['file_bytes'] and shard.key == line['key']
+    ):
+      del done[path.name]
   for path in folder.glob(f'{stem}*'):
-    if path.name not in keep:
+    if path.name not in done:
       path.unlink()  # half written when a run was killed, or of a source since mended
-  todo = [(shard, path) for shard, path in zip(shards, paths) if path.name not in keep]
-  failures = []
-  with (
-    journal.open('a' if keep else 'w') as lines,
-    _Progress(f'{name} {split}', len(shards), len(keep), say) as progress,
-    _pool(min(workers, max(1, len(todo)))) as pool,
-  ):
-    if not keep:
-      print(json.dumps(head), file=lines, flush=True)
-    work = [
-      pool.submit(write_shard, *job, source.image_shape, len(source.class_names), source.upright)
-      for job in todo
-    ]
-    for future in futures.as_completed(work):
+  lines = resumable.run(
+    write_shard,
+    {path.name: (shard, path, *common) for path, shard in zip(paths, shards)},
+    done,
+    journal=journal,
+    head=head,
+    workers=workers,
+    title=f'{name} {split}',
+    say=say,
+  )
+  return list(lines.values())
+
+
+def write_shard(
+  shard: sources.Shard,
+  path: Path,
+  image_shape: tuple[int, int, int],
+  num_classes: int,
+  upright: bool,
+) -> dict:
+  """Writes one shard, less damaged images, and returns its journal line. Runs in a worker."""
+  features = _features(image_shape, num_classes=num_classes)
+  kinds, labels, skipped, num_bytes = collections.Counter(), collections.Counter(), [], 0
+  partial = path.with_name(f'{path.name}.partial-{os.getpid()}')
+  try:
+    writer = ArrayRecordWriter(str(partial), 'group_size:1')  # so that each can be read by itself
+    for name, image, label in shard.read():
       try:
-        line = future.result()
-      except BrokenProcessPool:
-        raise ValueError(
-          f'a worker process died (out of memory?); {len(keep)} of {len(shards)} shards are kept: '
-          'give the same command again, with fewer --workers if memory was short'
-        ) from None
-      except (ValueError, OSError) as error:
-        failures.append(error)
+        image, kind = _small(image, image_shape[0], upright)
+      except ValueError as error:
+        skipped.append(f'{name}: {error}')
         continue
-      keep[line['shard']] = line
-      print(json.dumps(line), file=lines, flush=True)
-      progress.add(sum(line['labels'].values()))
-  if failures:
-    raise ValueError(
-      f'{failures[0]}; {len(keep)} of {len(shards)} shards are done and kept: '
-      'mend this and give the same command again'
-    )
-  return [keep[path.name] for path in paths]
+      example = features.encode_example({'image': images.encode(image), 'label': label})
+      record = features.serialize_example(example)
+      writer.write(record)
+      kinds[kind] += 1
+      labels[label] += 1
+      num_bytes += len(record)
+    writer.close()
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+  counts = {'images': kinds.total(), 'kinds': kinds, 'labels': labels, 'skipped': skipped}
+  return {'key': shard.key, 'file_bytes': path.stat().st_size, 'record_bytes': num_bytes} | counts
 
 
-def _read_journal(path: Path, head: dict) -> dict[str, dict]:
-  """The lines of a journal by shard; ValueError where it is another source's."""
-  lines = []
-  for text in path.read_text().splitlines() if path.exists() else []:
-    try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:  # the last line, torn by a kill
-      continue
-  if lines and lines[0] != head:
-    raise ValueError(
-      f'{path.parent} holds unfinished shards of another source or size: finish those, or remove it'
-    )
-  return {line['shard']: line for line in lines[1:]}
+def _small(image: bytes | np.ndarray, size: int, upright: bool) -> tuple[np.ndarray, str]:
+  if isinstance(image, np.ndarray):
+    return image, 'uncompressed'
+  image, kind = images.decode(image, upright=upright)
+  return images.resize(images.central_square(image), size), kind
 
 
-def _pool(workers: int) -> futures.Executor:
-  if workers == 1:
-    return futures.ThreadPoolExecutor(1)
-  spawn = multiprocessing.get_context('spawn')
-  return futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
-
-
-def _start_worker() -> None:
-  """Leaves Ctrl-C to the parent, and ends with it: a pool's workers outlive a killed parent."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-  def end_with_parent():
-    connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
-
-  threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-class _Progress:
-  """A bar on a terminal; elsewhere a plain line every half minute."""
-
-  def __init__(self, title: str, total: int, done: int, say: Callable[[str], None]):
-    self.title, self.total, self.done, self.images, self.say = title, total, done, 0, say
-    self.started = self.said = time.monotonic()
-    terminal = sys.stderr.isatty()
-    self.bar = tqdm.tqdm(total=total, initial=done, desc=title, unit='shard') if terminal else None
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    if self.bar:
-      self.bar.close()
-
-  def add(self, images: int) -> None:
-    """One more shard is done, of so many images."""
-    self.done, self.images, now = self.done + 1, self.images + images, time.monotonic()
-    rate = f'{self.images / (now - self.started):.0f} images/s'
-    if self.bar:
-      self.bar.set_postfix_str(rate, refresh=False)
-      self.bar.update()
-    elif now - self.said > 30:
-      self.said = now
-      self.say(f'{self.title}: {self.done}/{self.total} shards, {rate}')
+def _features(image_shape: tuple[int, int, int], **classes) -> tfds.features.FeaturesDict:
+  """As TFDS has them for MNIST and CIFAR-10."""
+  image = tfds.features.Image(shape=image_shape, encoding_format='png')
+  return tfds.features.FeaturesDict({'image': image, 'label': tfds.features.ClassLabel(**classes)})
 
 
 def _write_info(source: sources.Source, folder: Path, split: str, lines: list[dict]) -> None:
@@ -249,7 +161,7 @@ def _write_info(source: sources.Source, folder: Path, split: str, lines: list[di
   )
   new = tfds.core.SplitInfo(
     name=split,
-    shard_lengths=[sum(line['labels'].values()) for line in lines],
+    shard_lengths=[line['images'] for line in lines],
     num_bytes=sum(line['record_bytes'] for line in lines),
     filename_template=template,
   )
