@@ -31,9 +31,9 @@ def patch(seed, shape=(60, 80)):
   return photo[y : y + shape[0], x : x + shape[1]]
 
 
-def jpeg(seed, format='JPEG', mode='RGB'):
+def jpeg(seed, format='JPEG', mode='RGB', **options):
   buffer = io.BytesIO()
-  Image.fromarray(patch(seed)).convert(mode).save(buffer, format)
+  Image.fromarray(patch(seed)).convert(mode).save(buffer, format, **options)
   return buffer.getvalue()
 
 
@@ -154,6 +154,9 @@ def test_odd_images_are_decoded_and_damaged_ones_named_and_counted(
 ):
   files = training_files()
   files[SYNSETS[0]][f'{SYNSETS[0]}_0.JPEG'] = jpeg(0, mode='CMYK')
+  exif = Image.Exif()
+  exif[0x0112] = 6  # Orientation, which imagenet2012 leaves alone
+  files[SYNSETS[0]][f'{SYNSETS[0]}_1.JPEG'] = jpeg(1, exif=exif)
   files[SYNSETS[2]][f'{SYNSETS[2]}_0.JPEG'] = jpeg(20, 'PNG')
   files[SYNSETS[2]][f'{SYNSETS[2]}_1.JPEG'] = jpeg(21)[:-700]
   del files[SYNSETS[3]][f'{SYNSETS[3]}_2.JPEG']
@@ -165,6 +168,7 @@ def test_odd_images_are_decoded_and_damaged_ones_named_and_counted(
   assert 'INCOMPLETE: 10 of the published 12 images, 1 damaged and 1 not in the source' in out
   found = content('imagenet64', tmp_path)
   assert [label for _, label in found] == [0] * 3 + [1] * 3 + [2] * 2 + [3] * 2
+  np.testing.assert_array_equal(found[1][0], prepared(jpeg(1), 64))
   np.testing.assert_array_equal(found[6][0], prepared(jpeg(20, 'PNG'), 64))
 
 
@@ -243,11 +247,12 @@ def own(tmp_path, count=3, name='photos'):
   return write_folder(tmp_path / name, files)
 
 
-def test_a_folder_becomes_a_data_set_of_its_name(tmp_path):
+def test_a_folder_becomes_a_data_set_of_its_name(tmp_path, capsys):
   source = own(tmp_path)
   (source / '.hidden').mkdir()
   (source / 'cats/.DS_Store').write_bytes(b'x')
   assert run('pets', '--source', source, '--size', 16, '--data_dir', tmp_path) == 0
+  assert 'left out' not in capsys.readouterr().out
   pets = datasets.get('pets', tmp_path)
   assert (pets.image_shape, pets.num_classes, pets.num_train) == ((16, 16, 3), 2, 6)
   expected = [(prepared(jpeg(i), 16), c) for c in (0, 1) for i in range(3)]
@@ -282,6 +287,36 @@ def test_unfinished_shards_of_another_source_are_not_touched(tmp_path, capsys):
   assert run(*args, 32) == 2
   assert 'unfinished shards of another source or size' in capsys.readouterr().err
   assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_shard_whose_images_changed_is_done_again_and_no_other(tmp_path, monkeypatch):
+  monkeypatch.setattr(sources, 'SHARD_BYTES', 1)
+  source = own(tmp_path)
+  args = ('pets', '--source', source, '--data_dir', tmp_path, '--size', 16)
+  run(*args)
+  folder = tmp_path / 'pets/1.0.0'
+  (folder / 'dataset_info.json').unlink()  # as if killed before the end
+  before = {p.name: p.stat().st_mtime_ns for p in folder.glob('*.array_record-*')}
+  (source / 'cats/2.jpg').write_bytes(jpeg(7))
+  assert run(*args) == 0
+  after = {p.name: p.stat().st_mtime_ns for p in folder.glob('*.array_record-*')}
+  assert [n for n in after if before[n] != after[n]] == ['pets-train.array_record-00005-of-00006']
+  np.testing.assert_array_equal(content('pets', tmp_path)[5][0], prepared(jpeg(7), 16))
+
+
+def test_nothing_is_prepared_before_all_its_metadata_is_there(tmp_path, monkeypatch):
+  replace = os.replace
+
+  def fail_at_labels(source, target):
+    if target.name == 'label.labels.txt':
+      raise OSError('no space left on device')
+    replace(source, target)
+
+  monkeypatch.setattr(os, 'replace', fail_at_labels)
+  args = ('pets', '--source', own(tmp_path), '--data_dir', tmp_path, '--size', 16)
+  assert run(*args) == 2
+  with pytest.raises(ValueError, match='not prepared'):
+    datasets.get('pets', tmp_path)
 
 
 def one_class(folder):
@@ -347,6 +382,7 @@ def test_kill_9_costs_only_the_shards_at_work(tmp_path, monkeypatch):
   assert sorted(p.name for p in folder.iterdir()) == before
 
   assert subprocess.run(command).returncode == 0
+  assert len([json.loads(line) for line in (folder / journal).read_text().splitlines()]) == 151
   monkeypatch.setattr(sources, 'SHARD_BYTES', 1)
   monkeypatch.setattr(sources, 'MAX_SHARDS', 150)
   assert run(*args, tmp_path / 'whole') == 0
