@@ -164,8 +164,8 @@ def test_odd_images_are_decoded_and_damaged_ones_named_and_counted(
   assert run('imagenet64', '--source', source, '--data_dir', tmp_path) == 3
   out = capsys.readouterr().out
   assert '8 JPEG RGB, 1 JPEG CMYK, 1 PNG RGB' in out
-  assert 'n02105855.tar/n02105855_1.JPEG: ' in out
-  assert 'INCOMPLETE: 10 of the published 12 images, 1 damaged and 1 not in the source' in out
+  assert 'cannot be decoded: 1 (n02105855.tar/n02105855_1.JPEG: ' in out
+  assert '10 images of 4 classes' in out and 'NOT COMPLETE: 12 images were published' in out
   found = content('imagenet64', tmp_path)
   assert [label for _, label in found] == [0] * 3 + [1] * 3 + [2] * 2 + [3] * 2
   np.testing.assert_array_equal(found[1][0], prepared(jpeg(1), 64))

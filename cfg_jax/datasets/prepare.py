@@ -10,7 +10,7 @@
 Debian's package dataset-fashion-mnist puts those four into /usr/share/datasets/fashion-mnist.
 
 Any name but ours makes a data set of your own, from then on called --config.data.name=flowers.
-Photographs are cropped to their central square and resized to exact area averages (see area.py).
+Photographs are cropped to their central square and resized to exact area averages (see images.py).
 Every core works at a shard of its own; if the command is killed, give it again and it goes on. The
 result, DATA_DIR/NAME/1.0.0, is a TFDS data set of PNG images in ArrayRecord files, class by class.
 

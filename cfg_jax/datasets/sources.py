@@ -14,7 +14,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 MAX_SHARDS = 256  # each is a file a reader holds open; a usual limit is 1024 files
-SHARD_BYTES = 64 << 20  # of source, so about 500 photographs: the most work a kill can cost
+SHARD_BYTES = 64 << 20  # of source, a few hundred photographs at most
+FILE_BYTES = 64 << 10  # a file costs what its bytes do, and resizing, about as much as 64 KiB more
 
 
 class Entry(NamedTuple):
@@ -96,14 +97,14 @@ def folder_source(path: Path, split: str, size: int) -> Source:
 
 
 def shards(entries: Sequence[Entry], *, of_tars: bool = False) -> list[Shard]:
-  """Consecutive entries, images or (`of_tars`) tars of images, in shards of about equal bytes."""
-  total = max(1, sum(entry.size for entry in entries))
+  """Consecutive entries, images or (`of_tars`) tars of images, in shards of about equal work."""
+  total = sum(entry.size + FILE_BYTES for entry in entries)
   num_shards = max(1, min(MAX_SHARDS, total // SHARD_BYTES))
   groups: list[list[Entry]] = [[] for _ in range(num_shards)]
   before = 0
   for entry in entries:
     groups[num_shards * before // total].append(entry)
-    before += entry.size
+    before += entry.size + FILE_BYTES
   read = _read_tars if of_tars else _read_images
   return [
     Shard(digest([entry[2:] for entry in group]), partial(read, group)) for group in groups if group

@@ -25,7 +25,7 @@ def write(
 ) -> int:
   """Writes every split of `source` that DATA_DIR/NAME/1.0.0 = `folder` lacks.
 
-  Returns how many of the images that the source should have are missing. Raises ValueError where
+  Returns by how many images that is not what was published. Raises ValueError where
   the folder holds something else, a part of the source cannot be read (after all other parts are
   done), or a class is left without images. Shards done are kept, whatever happens.
   """
@@ -184,7 +184,7 @@ def _write_info(source: sources.Source, folder: Path, split: str, lines: list[di
 def _report(
   source: sources.Source, folder: Path, split: str, lines: list[dict], say: Callable[[str], None]
 ) -> int:
-  """Says what the split now is, and returns how many images it should have and has not."""
+  """Says what the split now is, and returns how far it is from the images it should have."""
   kinds = sum((collections.Counter(line['kinds']) for line in lines), collections.Counter())
   skipped = [image for line in lines for image in line['skipped']]
   megabytes = sum(line['file_bytes'] for line in lines) / 1e6
@@ -199,12 +199,8 @@ def _report(
       f'{"; …" if len(skipped) > 5 else ""}), all named in {split}.shards.jsonl'
     )
   expected = source.expected.get(split, kinds.total())
-  missing = expected - kinds.total()
-  if split in source.expected:
-    say(
-      f'  complete: {expected:,} images'
-      if missing == 0
-      else f'  INCOMPLETE: {kinds.total():,} of the published {expected:,} images, '
-      f'{len(skipped):,} damaged and {missing - len(skipped):,} not in the source'
-    )
-  return abs(missing)
+  if kinds.total() != expected:
+    say(f'  NOT COMPLETE: {expected:,} images were published')
+  elif split in source.expected:
+    say(f'  complete: {expected:,} images')
+  return abs(expected - kinds.total())
