@@ -1,0 +1,151 @@
+"""Checkpoints: Orbax behind one small file, with a digest for every leaf.
+
+Orbax does not checksum array data, so a flipped bit restores in silence: each checkpoint carries a
+digest of every leaf, and what is restored is held against it. A checkpoint that does not match is
+named and skipped, and the one before it is taken.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+
+class Checkpoints:
+  """The checkpoints `<workdir>/checkpoints/<step>/`, of which the newest `keep` are kept.
+
+  Saves run in the background; `close` waits for them. Each holds the arrays of a pytree and a small
+  JSON record `extra`.
+  """
+
+  def __init__(self, workdir: Path, keep: int | None = None):
+    """Opens the folder; with keep=None it is only read, and nothing is created."""
+    self._folder = Path(workdir).absolute() / 'checkpoints'
+    self._manager = ocp.CheckpointManager(
+      self._folder,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=keep is not None,
+        read_only=keep is None,
+        cleanup_tmp_directories=keep is not None,
+      ),
+      item_names=('arrays', 'record'),
+    )
+
+  def steps(self) -> list[int]:
+    """The steps on disk, whole or not, in increasing order."""
+    return sorted(self._manager.all_steps())
+
+  def save(self, step: int, state: Any, extra: dict) -> None:
+    """Starts to save; state may be donated once this returns. Raises if the last save failed."""
+    arrays = _flatten(state)
+    saved = self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        arrays=ocp.args.StandardSave(arrays),
+        record=ocp.args.JsonSave({'digests': digests(arrays), 'extra': extra}),
+      ),
+    )
+    assert saved, f'Orbax declined to save step {step} after {self.steps()}'
+
+  def restore(self, abstract: Any, step: int | None = None) -> tuple[Any, dict] | None:
+    """The newest whole checkpoint (or that of `step`) and its record; None if there is none at all.
+
+    abstract: the pytree to restore into, of `jax.ShapeDtypeStruct` with shardings; leaves that it
+    lacks are not read. Raises ValueError if checkpoints exist but none is whole.
+    """
+    steps = self.steps() if step is None else [step]
+    damage = []
+    for step in reversed(steps):
+      try:
+        return self._restore(abstract, step)
+      except Exception as e:  # whatever a damaged file makes of Orbax, TensorStore or JSON
+        damage.append(f'{self._folder / str(step)} is damaged: {_first_line(e)}')
+        print(f'{damage[-1]}; it is skipped.', file=sys.stderr)
+    if damage:
+      raise ValueError(
+        'No whole checkpoint. ' + '; '.join(damage) + '. Remove them to start afresh.'
+      )
+    return None
+
+  def _restore(self, abstract, step):
+    flat = _flatten(abstract)
+    item = self._folder / str(step)
+    record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))[
+      'record'
+    ]
+    missing = sorted(flat.keys() - record['digests'].keys())
+    if missing:
+      raise ValueError(f'{item} has no array {missing[0]}')
+    arrays = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        arrays=ocp.args.PyTreeRestore(
+          flat, restore_args=ocp.checkpoint_utils.construct_restore_args(flat), partial_restore=True
+        )
+      ),
+    )['arrays']
+    for name, digest in digests(arrays).items():
+      if digest != record['digests'][name]:
+        raise ValueError(f'digest of {name} is {digest}, saved as {record["digests"][name]}')
+    leaves = [arrays[name] for name in flat]
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves), record['extra']
+
+  def set_aside_after(self, step: int) -> None:
+    """Moves checkpoints newer than step, found damaged, to `damaged/`: Orbax replaces none."""
+    for newer in (s for s in self.steps() if s > step):
+      target = self._folder.parent / 'damaged' / str(newer)
+      target.parent.mkdir(exist_ok=True)
+      (self._folder / str(newer)).rename(target)
+    self._manager.reload()
+
+  def wait(self) -> None:
+    """Returns when all saves are on disk; raises if one failed."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits for the saves, and releases Orbax's threads."""
+    self._manager.close()
+
+
+def digests(arrays: dict[str, jax.Array]) -> dict[str, str]:
+  """16 hex digits for each array: two sums over its elements of a bijective mix of bits and index.
+
+  Sums of integers do not depend on order, so a digest does not depend on how the array is sharded,
+  and is computed where the array lies. Any change of a single element changes both sums.
+  """
+  sums = jax.device_get(_digest_all(arrays))
+  return {name: ''.join(f'{int(s):08x}' for s in sums[name]) for name in arrays}
+
+
+@jax.jit
+def _digest_all(arrays):
+  return {name: jnp.stack([_digest(x, salt) for salt in (1, 2)]) for name, x in arrays.items()}
+
+
+def _digest(x, salt):
+  width = 8 * x.dtype.itemsize
+  bits = jax.lax.bitcast_convert_type(x, f'uint{width}').astype(jnp.uint32)
+  index = jnp.uint32(
+    0
+  )  # of the element in row-major order, from iotas: a reshape would gather shards
+  for axis, size in enumerate(x.shape):
+    index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+  mixed = bits ^ (index * jnp.uint32(0x9E3779B1) + jnp.uint32(0x7F4A7C15) * jnp.uint32(salt))
+  for multiplier, shift in ((0x85EBCA6B, 15), (0xC2B2AE35, 13)):  # each line is a bijection
+    mixed = mixed * jnp.uint32(multiplier)
+    mixed = mixed ^ (mixed >> jnp.uint32(shift))
+  return jnp.sum(mixed, dtype=jnp.uint32)
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+  """A flat dict of the leaves by path: 'params.conv_in.kernel', 'opt_state.1.mu…'."""
+  paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in paths}
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

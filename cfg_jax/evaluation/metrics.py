@@ -1,0 +1,186 @@
+"""FID, IS, KID, precision/recall, density/coverage: pure functions of features, NumPy float64.
+
+Features are (N, D) arrays of any float type, one row an image; they become float64 here. Random
+choices (shuffles, subsets) come from `np.random.RandomState(seed)`, the one stream that NumPy
+promises never to change, so a recorded seed gives the same number for ever. It is also the stream
+of torch-fidelity, whose default seed 2020 is ours: the same features give both the same number.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+_BLOCK_ROWS = 1024  # distances are computed in blocks: 50 000 × 50 000 of them would be 20 GB
+
+
+def frechet_distance(
+  mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray
+) -> float:
+  """|μ1 − μ2|² + Tr(Σ1 + Σ2 − 2 (Σ1 Σ2)^½), the squared 2-Wasserstein distance of two Gaussians.
+
+  mu: (D,), sigma: (D, D). Heusel et al. 2017, equation 6: the FID if the features are Inception's.
+  Tr (Σ1 Σ2)^½ is the sum of √eigenvalues of Lᵀ Σ2 L, where Σ1 = L Lᵀ: symmetric, so that singular
+  covariances (N ≤ D) need no offset on the diagonal, as they do with a matrix square root. They
+  cost digits: 1e-8 relative, where others are good to 1e-12.
+  ValueError on shapes that disagree or values that are not finite.
+  """
+  mu1, sigma1, mu2, sigma2 = (np.asarray(a, np.float64) for a in (mu1, sigma1, mu2, sigma2))
+  dim = mu1.size
+  for name, array, shape in (
+    ('mu1', mu1, (dim,)),
+    ('mu2', mu2, (dim,)),
+    ('sigma1', sigma1, (dim, dim)),
+    ('sigma2', sigma2, (dim, dim)),
+  ):
+    if array.shape != shape:
+      raise ValueError(f'{name} has shape {array.shape}; with {dim} features it must be {shape}.')
+    if not np.isfinite(array).all():
+      raise ValueError(f'{name} has NaN or infinite values; recompute the statistics.')
+  try:
+    root = np.linalg.cholesky(sigma1)
+  except np.linalg.LinAlgError:  # singular: Σ1^½ by eigenvectors, which takes longer
+    lam, q = np.linalg.eigh(sigma1)
+    root = q * np.sqrt(np.maximum(lam, 0))
+  eigenvalues = np.linalg.eigvalsh(root.T @ sigma2 @ root)
+  trace_root = np.sqrt(np.maximum(eigenvalues, 0)).sum()
+  return float(np.sum((mu1 - mu2) ** 2) + np.trace(sigma1) + np.trace(sigma2) - 2 * trace_root)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+  """p(y|x) from logits (N, K), in float64: rows sum to 1 to float64 rounding."""
+  logits = np.asarray(logits, np.float64)
+  p = np.exp(logits - logits.max(axis=1, keepdims=True))
+  return p / p.sum(axis=1, keepdims=True)
+
+
+def inception_score(
+  probs: np.ndarray, splits: int = 10, shuffle_seed: int | None = 2020
+) -> tuple[float, float]:
+  """exp E_x KL(p(y|x) ‖ p(y)): mean and (population) standard deviation over `splits` parts.
+
+  probs: (N, K), rows p(y|x). Salimans et al. 2016, section 4. Each part has its own p(y), so order
+  matters: samples sorted by class score far too low. `shuffle_seed=None` keeps the given order.
+  """
+  p = np.asarray(probs, np.float64)
+  if p.ndim != 2 or not 1 <= splits <= len(p):
+    raise ValueError(
+      f'probs has shape {p.shape}; splits={splits} needs (N, K) with N ≥ splits ≥ 1.'
+    )
+  # A sum of NaN fails this too; float32 softmaxes pass.
+  if not (p >= 0).all() or not np.allclose(p.sum(axis=1), 1, rtol=0, atol=1e-4):
+    raise ValueError('probs must be ≥ 0 with rows that sum to 1; pass softmax(logits).')
+  if shuffle_seed is not None:
+    p = p[np.random.RandomState(shuffle_seed).permutation(len(p))]
+  scores = []
+  for i in range(splits):
+    part = p[i * len(p) // splits : (i + 1) * len(p) // splits]
+    # KL averaged over x is H(p(y)) − E_x H(p(y|x)).
+    scores.append(np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean()))
+  return float(np.mean(scores)), float(np.std(scores))
+
+
+def kid(
+  features1: np.ndarray,
+  features2: np.ndarray,
+  subsets: int = 100,
+  subset_size: int = 1000,
+  seed: int = 2020,
+) -> tuple[float, float]:
+  """Kernel Inception Distance: mean and standard deviation of MMD² over random subsets.
+
+  features: (N1, D), (N2, D). Bińkowski et al. 2018, section 4: unlike FID, unbiased at any N (it
+  may be negative). Each subset draws `subset_size` rows of either, without replacement.
+  """
+  f1, f2 = _features(features1, 'features1'), _features(features2, 'features2')
+  if not 2 <= subset_size <= min(len(f1), len(f2)) or subsets < 1:
+    raise ValueError(
+      f'kid subsets={subsets}, subset_size={subset_size} with {len(f1)} and {len(f2)} images; '
+      f'use a subset_size from 2 to {min(len(f1), len(f2))} and at least one subset.'
+    )
+  rng = np.random.RandomState(seed)
+  values = []
+  for _ in range(subsets):
+    x = f1[rng.choice(len(f1), subset_size, replace=False)]
+    y = f2[rng.choice(len(f2), subset_size, replace=False)]
+    values.append(polynomial_mmd2(x, y))
+  return float(np.mean(values)), float(np.std(values))
+
+
+def polynomial_mmd2(x: np.ndarray, y: np.ndarray) -> float:
+  """Unbiased MMD², k(a, b) = (a·b/D + 1)³; x: (M, D), y: (N, D). Bińkowski et al. 2018, eq. 4."""
+  (m, dim), n = x.shape, len(y)
+  k_xx, k_yy, k_xy = ((a @ b.T / dim + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+  within = (k_xx.sum() - np.trace(k_xx)) / (m * (m - 1)) + (k_yy.sum() - np.trace(k_yy)) / (
+    n * (n - 1)
+  )
+  return float(within - 2 * k_xy.mean())
+
+
+def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
+  """Improved precision and recall: the part of fake in real's manifold, and of real in fake's.
+
+  real: (N, D), fake: (M, D). Kynkäänniemi et al. 2019, equation 2: a point is in a set's manifold
+  if it is as near to one of the set's points as that point's k-th nearest neighbour is.
+  """
+  real, fake = _features(real, 'real'), _features(fake, 'fake')
+  real_radii2, fake_radii2 = _neighbour_radii2(real, k, 'real'), _neighbour_radii2(fake, k, 'fake')
+  in_real = np.zeros(len(fake), bool)
+  in_fake = np.zeros(len(real), bool)
+  for rows, d2 in _squared_distances(real, fake):
+    in_real |= (d2 <= real_radii2[rows, None]).any(axis=0)
+    in_fake[rows] = (d2 <= fake_radii2).any(axis=1)
+  return float(in_real.mean()), float(in_fake.mean())
+
+
+def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
+  """Density (may exceed 1) and coverage: precision and recall made robust to outliers.
+
+  real: (N, D), fake: (M, D). Naeem et al. 2020, equations 5 and 6. Density: the number of real
+  points' k-neighbourhoods that a fake point lies in, over k, on average. Coverage: the part of the
+  real points whose k-neighbourhood holds a fake point.
+  """
+  real, fake = _features(real, 'real'), _features(fake, 'fake')
+  radii2 = _neighbour_radii2(real, k, 'real')
+  inside = covered = 0
+  for rows, d2 in _squared_distances(real, fake):
+    hits = d2 < radii2[rows, None]
+    inside += np.count_nonzero(hits)
+    covered += np.count_nonzero(hits.any(axis=1))
+  return inside / (k * len(fake)), covered / len(real)
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+  """−Σ p log p over the last axis, with 0 log 0 = 0."""
+  return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
+
+
+def _features(array: np.ndarray, name: str) -> np.ndarray:
+  array = np.asarray(array, np.float64)
+  if array.ndim != 2:
+    raise ValueError(f'{name} has shape {array.shape}; features must be (N, D).')
+  if not np.isfinite(array).all():
+    raise ValueError(f'{name} has NaN or infinite features; look at the images or the weights.')
+  return array
+
+
+def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+  """Yields slices of x's rows with |x_i − y_j|², (rows, len(y))."""
+  if x.shape[1] != y.shape[1]:
+    raise ValueError(
+      f'{x.shape[1]} features against {y.shape[1]}; use one extractor for both sets.'
+    )
+  x2, y2 = np.sum(x * x, axis=1), np.sum(y * y, axis=1)
+  for start in range(0, len(x), _BLOCK_ROWS):
+    rows = slice(start, start + _BLOCK_ROWS)
+    yield rows, np.maximum(x2[rows, None] + y2 - 2 * (x[rows] @ y.T), 0)
+
+
+def _neighbour_radii2(x: np.ndarray, k: int, name: str) -> np.ndarray:
+  """Squared distance of every row to its k-th nearest other row, (N,)."""
+  if not 1 <= k < len(x):
+    raise ValueError(f'k={k} neighbours among {len(x)} {name} images; use 1 ≤ k < {len(x)}.')
+  radii2 = np.empty(len(x))
+  for rows, d2 in _squared_distances(x, x):
+    np.fill_diagonal(d2[:, rows], np.inf)  # a point isn't its own neighbour
+    radii2[rows] = np.partition(d2, k - 1, axis=1)[:, k - 1]
+  return radii2

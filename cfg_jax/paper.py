@@ -1,0 +1,47 @@
+"""The paper's own tables, as data: Table 1 (ImageNet 64×64) and Table 2 (ImageNet 128×128)."""
+
+import csv
+from importlib import resources
+from typing import NamedTuple
+
+# Data set → its table, and the field whose values are the table's columns.
+TABLES = {
+  'imagenet64': ('table1_imagenet64.csv', 'Table 1', 'p_uncond', 'p'),
+  'imagenet128': ('table2_imagenet128.csv', 'Table 2', 'T', 'T'),
+}
+
+
+class PaperCurve(NamedTuple):
+  """One column of a table: FID and IS of 50 000 samples for each w, at `field` = `value`."""
+
+  table: str
+  field: str
+  value: float
+  w: tuple[float, ...]
+  fid: tuple[float, ...]
+  inception_score: tuple[float, ...]
+
+
+def curves(dataset: str) -> tuple[PaperCurve, ...]:
+  """The paper's curves for a data set by its name here; none where the paper has none."""
+  if dataset not in TABLES:
+    return ()
+  file, table, field, letter = TABLES[dataset]
+  with (resources.files('cfg_jax') / 'paper' / file).open(encoding='utf-8', newline='') as f:
+    rows = list(csv.DictReader(f))
+
+  def column(name: str) -> tuple[float, ...]:
+    return tuple(float(row[name]) for row in rows)
+
+  heads = [name.removeprefix('fid_') for name in rows[0] if name.startswith('fid_')]
+  return tuple(
+    PaperCurve(
+      table,
+      field,
+      float(head.removeprefix(letter)),
+      column('w'),
+      column(f'fid_{head}'),
+      column(f'is_{head}'),
+    )
+    for head in heads
+  )

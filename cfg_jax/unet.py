@@ -1,0 +1,244 @@
+"""The ADM U-Net of Dhariwal & Nichol (2021), ε_θ(z_λ, λ, c), in Flax NNX.
+
+Section 4 of the paper: "the same as" ADM, but conditioned on a continuous λ. One class serves the
+digits and the paper; the numbers differ:
+
+                            ADM-64            ADM-128
+  channels                  192               256
+  channel_mults             (1, 2, 3, 4)      (1, 1, 2, 3, 4)
+  num_blocks                3                 2
+  attention_resolutions     (32, 16, 8)       (32, 16, 8)
+  head_channels, num_heads  64, None          None, 4
+  dropout                   0.1               0.0
+  parameters                295 900 035       421 523 715     (3 outputs, 1000 classes and ∅)
+
+Common to both: BigGAN up and down blocks, adaptive group norm (scale and shift, 32 groups), outputs
+of residual branches and of the network initialised at zero. Not in the paper: the embedding of λ,
+here that of the authors' public diffusion code. Initialisation is Flax's (LeCun normal).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+  """What fixes a network; see the table above. Resolutions are image heights in pixels."""
+
+  image_shape: tuple[int, int, int]  # H, W, C of x and ε
+  num_classes: int  # without ∅, which is index num_classes
+  channels: int
+  channel_mults: tuple[int, ...]
+  num_blocks: int
+  attention_resolutions: tuple[int, ...]
+  head_channels: int | None
+  num_heads: int | None  # exactly one of head_channels and num_heads is given
+  dropout: float
+  norm_groups: int
+  dtype: str  # of the computation; parameters, norms and softmax are float32
+  remat: bool  # recompute each block in the backward pass instead of storing its insides
+
+
+def embed_lambda(lam: jax.Array, dim: int) -> jax.Array:
+  """Sinusoids of 1000·arctan(e^{−λ/2})/(π/2) ∈ [0, 1000], periods 2π…2π·10⁴. (B,) → (B, dim)."""
+  t = 1000 / (jnp.pi / 2) * jnp.arctan(jnp.exp(-0.5 * lam))
+  angle = t[:, None] * jnp.exp(-jnp.log(10_000.0) * jnp.arange(dim // 2) / (dim // 2))
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class GroupNorm(nnx.Module):
+  """Group norm, then (1 + scale) y + shift: ADM's adaptive group norm when both are given.
+
+  In float32 whatever x is. All of it is one multiply-add a channel, a x + b, whose a and b (B, C)
+  come from the channels' first two moments: a third of the time of `nnx.GroupNorm` on a CPU.
+  """
+
+  def __init__(self, channels: int, num_groups: int):
+    """Learned scale 1 and bias 0, for channels in num_groups groups."""
+    self.num_groups = num_groups
+    self.scale = nnx.Param(jnp.ones(channels))
+    self.bias = nnx.Param(jnp.zeros(channels))
+
+  def __call__(self, x: jax.Array, scale=0.0, shift=0.0) -> jax.Array:
+    """x (B, H, W, C); scale, shift: (B, C) or scalars. Returns x's shape and dtype."""
+    batch, _, _, channels = x.shape
+    x32 = x.astype(jnp.float32)
+    moments = jnp.stack([x32.mean((1, 2)), jnp.square(x32).mean((1, 2))])  # (2, B, C)
+    grouped = moments.reshape(2, batch, self.num_groups, -1).mean(-1)  # (2, B, G)
+    mean, mean_square = jnp.repeat(grouped, channels // self.num_groups, axis=-1)
+    variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
+    a = jax.lax.rsqrt(variance + 1e-5) * self.scale
+    b = self.bias - a * mean
+    a, b = a * (1 + scale), b * (1 + scale) + shift
+    return (x32 * a[:, None, None] + b[:, None, None]).astype(x.dtype)
+
+
+class ResBlock(nnx.Module):
+  """x + conv(adaptive norm(conv(norm(x)))), at half, equal or double resolution. ADM, appendix A.
+
+  resample: 'down' (2×2 mean), 'up' (nearest) or None; it acts on both branches, BigGAN's way.
+  """
+
+  def __init__(self, c_in, c_out, c_emb, config: UNetConfig, rngs, resample=None):
+    """Builds the block c_in → c_out; c_emb is the width of the embedding."""
+    conv = _conv(config, rngs)
+    self.resample = {None: lambda x: x, 'down': _downsample, 'up': _upsample}[resample]
+    self.norm_in = GroupNorm(c_in, config.norm_groups)
+    self.conv_in = conv(c_in, c_out, 3)
+    self.emb = nnx.Linear(c_emb, 2 * c_out, dtype=config.dtype, rngs=rngs)
+    self.norm_out = GroupNorm(c_out, config.norm_groups)
+    self.conv_out = conv(c_out, c_out, 3, kernel_init=nnx.initializers.zeros)
+    self.skip = conv(c_in, c_out, 1) if c_in != c_out else None
+    self.dropout = config.dropout
+
+  def __call__(self, x: jax.Array, emb: jax.Array, key: jax.Array | None) -> jax.Array:
+    """x (B, H, W, c_in), emb (B, c_emb) → (B, H', W', c_out); dropout only where a key is given."""
+    h = self.conv_in(self.resample(nnx.silu(self.norm_in(x))))
+    scale, shift = jnp.split(self.emb(nnx.silu(emb)).astype(jnp.float32), 2, axis=-1)
+    h = nnx.silu(self.norm_out(h, scale, shift))
+    if key is not None and self.dropout > 0:
+      keep = jax.random.bernoulli(key, 1 - self.dropout, h.shape)
+      h = jnp.where(keep, h / (1 - self.dropout), 0).astype(h.dtype)
+    x = self.resample(x)
+    return (self.skip(x) if self.skip else x) + self.conv_out(h)
+
+
+class Attention(nnx.Module):
+  """x + proj(self-attention(norm(x))) over all positions. ADM, appendix A."""
+
+  def __init__(self, c, config: UNetConfig, rngs):
+    """Builds the block for c channels."""
+    self.num_heads = config.num_heads or c // config.head_channels
+    self.norm = GroupNorm(c, config.norm_groups)
+    self.qkv = nnx.Linear(c, 3 * c, dtype=config.dtype, rngs=rngs)
+    self.proj = nnx.Linear(c, c, dtype=config.dtype, kernel_init=nnx.initializers.zeros, rngs=rngs)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """(B, H, W, c) → (B, H, W, c)."""
+    b, h, w, c = x.shape
+    qkv = self.qkv(self.norm(x)).reshape(b, h * w, 3, self.num_heads, c // self.num_heads)
+    out = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+    return x + self.proj(out.reshape(b, h, w, c))
+
+
+class UNet(nnx.Module):
+  """ε_θ(z_λ, λ, c)."""
+
+  def __init__(self, config: UNetConfig, rngs: nnx.Rngs):
+    """Builds the network with random parameters; under `nnx.eval_shape`, with none at all."""
+    self.config = config
+    conv, c = _conv(config, rngs), config.channels
+    c_emb, c_image = 4 * c, config.image_shape[2]
+    block = lambda c_in, c_out, resample=None: ResBlock(  # noqa: E731
+      c_in, c_out, c_emb, config, rngs, resample
+    )
+    attend = lambda c, r: (  # noqa: E731
+      Attention(c, config, rngs) if r in config.attention_resolutions else None
+    )
+
+    self.lambda_in = nnx.Linear(c, c_emb, dtype=config.dtype, rngs=rngs)
+    self.lambda_out = nnx.Linear(c_emb, c_emb, dtype=config.dtype, rngs=rngs)
+    self.class_emb = nnx.Embed(config.num_classes + 1, c_emb, dtype=config.dtype, rngs=rngs)
+
+    widths = [c * mult for mult in config.channel_mults]
+    c, r = widths[0], config.image_shape[0]
+    self.conv_in = conv(c_image, c, 3)
+    skips, down, up = [c], [], []  # skips: widths that the way up will meet, last one first
+    for level, width in enumerate(widths):
+      for _ in range(config.num_blocks):
+        down.append(Stage(block(c, width), attend(width, r)))
+        c = width
+        skips.append(c)
+      if level < len(widths) - 1:
+        down.append(Stage(block(c, c, 'down')))
+        r //= 2
+        skips.append(c)
+
+    self.middle = Stage(block(c, c), Attention(c, config, rngs), block(c, c))
+
+    for level, width in reversed(list(enumerate(widths))):
+      for i in range(config.num_blocks + 1):
+        ends_level = level > 0 and i == config.num_blocks
+        up.append(
+          Stage(
+            block(c + skips.pop(), width),
+            attend(width, r),
+            block(width, width, 'up') if ends_level else None,
+          )
+        )
+        c = width
+      r *= 2
+    self.down, self.up = nnx.List(down), nnx.List(up)
+    self.norm_out = GroupNorm(c, config.norm_groups)
+    self.conv_out = conv(c, c_image, 3, kernel_init=nnx.initializers.zeros)
+
+  def __call__(
+    self, z: jax.Array, lam: jax.Array, c: jax.Array, key: jax.Array | None = None
+  ) -> jax.Array:
+    """ε of z (B, H, W, C), lam (B,) and classes c (B,) in 0..num_classes, the last being ∅.
+
+    key: for dropout; None in inference. Returns (B, H, W, C) in float32.
+    """
+    config = self.config
+    chex.assert_shape(z, (lam.shape[0], *config.image_shape))
+    chex.assert_equal_shape([lam, c])
+    stages = [*self.down, self.middle, *self.up]
+    # With remat only a stage's inputs are kept for the backward pass.
+    run = lambda stage, *args: (jax.checkpoint(stage) if config.remat else stage)(*args)  # noqa: E731
+    keys = iter([None] * len(stages) if key is None else jax.random.split(key, len(stages)))
+
+    emb = self.lambda_out(nnx.silu(self.lambda_in(embed_lambda(lam, config.channels))))
+    emb = emb + self.class_emb(c)
+    h = self.conv_in(z.astype(config.dtype))
+    skips = [h]
+    for stage in self.down:
+      h = run(stage, h, emb, next(keys))
+      skips.append(h)
+    h = run(self.middle, h, emb, next(keys))
+    for stage in self.up:
+      h = run(stage, jnp.concatenate([h, skips.pop()], axis=-1), emb, next(keys))
+    return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
+
+
+class Stage(nnx.Module):
+  """A residual block, perhaps attention, perhaps a second block: what lies between two skips."""
+
+  def __init__(self, first: ResBlock, attention: Attention | None = None, last=None):
+    """Keeps the parts that are not None."""
+    self.first, self.attention, self.last = first, attention, last
+
+  def __call__(self, x: jax.Array, emb: jax.Array, key: jax.Array | None) -> jax.Array:
+    """x (B, H, W, c), emb (B, c_emb) → (B, H', W', c')."""
+    k_first, k_last = (None, None) if key is None else jax.random.split(key)
+    x = self.first(x, emb, k_first)
+    if self.attention is not None:
+      x = self.attention(x)
+    return x if self.last is None else self.last(x, emb, k_last)
+
+
+def _conv(config: UNetConfig, rngs) -> Callable[..., nnx.Conv]:
+  return lambda c_in, c_out, size, **kwargs: nnx.Conv(
+    c_in, c_out, (size, size), dtype=config.dtype, rngs=rngs, **kwargs
+  )
+
+
+def _downsample(x: jax.Array) -> jax.Array:
+  """2×2 mean: (B, H, W, C) → (B, H/2, W/2, C)."""
+  b, h, w, c = x.shape
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+
+
+def _upsample(x: jax.Array) -> jax.Array:
+  """Nearest neighbour: (B, H, W, C) → (B, 2H, 2W, C)."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def num_parameters(config: UNetConfig) -> int:
+  """The number of parameters, from shapes alone: no memory is touched."""
+  abstract = nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0)))
+  return sum(p.size for p in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
