@@ -62,8 +62,14 @@ def write_folder(path, files):
   return path
 
 
-def run(*args):
-  return prepare.main([*map(str, args), '--workers', '1'])
+def run(name, *args):
+  """As the command: its exit status, with a ValueError's text on stderr."""
+  options = {flag.removeprefix('--'): value for flag, value in zip(args[::2], args[1::2])}
+  try:
+    return 3 if prepare.prepare(name, **options) else 0
+  except ValueError as error:
+    print(error, file=sys.stderr)
+    return 2
 
 
 @pytest.fixture
@@ -340,10 +346,10 @@ def hopeless_class(folder):
     (hopeless_class, ('pets', '--size', 8), "class 'mice' has no image that can be decoded"),
     (own, ('pets',), 'give --size'),
     (own, ('my-pets', '--size', 8), "'my-pets' cannot name a data set"),
-    (own, ('mnist', '--size', 8), '--size 8 is for data sets of your own'),
+    (own, ('mnist', '--size', 8), '--size=8 is for data sets of your own'),
     (own, ('mnist',), 'lacks train-images-idx3-ubyte'),
     (own, ('mnist', '--split', 'test'), 'leave --split out'),
-    (own, ('imagenet64', '--split', 'test'), "--split 'test' must be one of train, validation"),
+    (own, ('imagenet64', '--split', 'test'), '--split=test must be one of train, validation'),
     (own, ('imagenet64',), 'outside imagenet2012'),
     (own, ('cifar10',), 'not a tar'),
     (own, ('digits',), 'needs no preparing'),
@@ -357,12 +363,13 @@ def test_bad_input_is_one_line(make, args, message, tmp_path, capsys):
 
 def test_kill_9_costs_only_the_shards_at_work(tmp_path, monkeypatch):
   source = write_folder(tmp_path / 'in', {f'{i % 2}/{i:03}.jpg': jpeg(i % 20) for i in range(600)})
-  args = ['pets', '--size', '48', '--source', str(source), '--data_dir']
   command = (
-    'import sys; from cfg_jax.datasets import prepare, sources; sources.SHARD_BYTES = 1; '
-    'sources.MAX_SHARDS = 150; sys.exit(prepare.main(sys.argv[1:]))'
+    'from cfg_jax import cli; from cfg_jax.datasets import prepare, sources; '
+    'sources.SHARD_BYTES = 1; sources.MAX_SHARDS = 150; prepare.define_flags(); '
+    'cli.run(prepare.main)'
   )
-  command = [sys.executable, '-c', command, *args, str(tmp_path / 'killed'), '--workers', '2']
+  args = ['pets', '--size=48', f'--source={source}', f'--data_dir={tmp_path / "killed"}']
+  command = [sys.executable, '-c', command, *args, '--workers=2']
   folder, journal = tmp_path / 'killed/pets/1.0.0', 'train.shards.jsonl'
   process = subprocess.Popen(command)
   while not (folder / journal).exists() or (folder / journal).read_text().count('\n') < 4:
@@ -385,7 +392,8 @@ def test_kill_9_costs_only_the_shards_at_work(tmp_path, monkeypatch):
   assert len([json.loads(line) for line in (folder / journal).read_text().splitlines()]) == 151
   monkeypatch.setattr(sources, 'SHARD_BYTES', 1)
   monkeypatch.setattr(sources, 'MAX_SHARDS', 150)
-  assert run(*args, tmp_path / 'whole') == 0
+  whole = ('--data_dir', tmp_path / 'whole', '--size', 48)
+  assert run('pets', '--source', source, *whole) == 0
   assert done.items() < {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}.items()
   assert not list(folder.glob('*partial*'))
   killed, whole = (

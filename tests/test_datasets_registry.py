@@ -18,7 +18,7 @@ def make(data_dir, name='dots', counts=(4, 3), level=10, splits=('train',)):
 
   shards = [sources.Shard(str(count), read(count)) for count in counts]
   source = sources.Source(['dot', 'dash'], (8, 8, 3), {split: shards for split in splits})
-  writing.write(source, data_dir / name / '1.0.0', workers=1, say=lambda _: None)
+  writing.write(source, data_dir / name / '1.0.0', workers=1)
   return datasets.get(name, data_dir)
 
 

@@ -32,7 +32,7 @@ def source(path: Path, split: str, size: int) -> sources.Source:
   Raises ValueError where classes or validation images are missing or unknown.
   """
   if split not in NUM_IMAGES:
-    raise ValueError(f'--split {split!r} must be one of {", ".join(NUM_IMAGES)}')
+    raise ValueError(f'--split={split} must be one of {", ".join(NUM_IMAGES)}')
   names = class_names()
   if path.is_dir():
     found = dict(sources.folder_entries(path))

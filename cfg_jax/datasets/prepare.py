@@ -18,15 +18,37 @@ Exit status: 0 if all is prepared; 2 if it is not: one line says why, and the sh
 3 if it is prepared, but with fewer images than ImageNet has, and it says how many and why.
 """
 
-import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from cfg_jax import datasets
+from absl import flags
+
+from cfg_jax import cli, datasets
 from cfg_jax.datasets import classics, imagenet, sources, writing
+
+
+def prepare(
+  name: str,
+  source: Path,
+  data_dir: Path,
+  *,
+  split: str | None = None,
+  size: int | None = None,
+  workers: int = 1,
+) -> int:
+  """Prepares `name` in `data_dir`; returns by how many images it is not what was published.
+
+  Raises ValueError where it can't be done. What was prepared before is never overwritten.
+  """
+  if workers < 1:
+    raise ValueError(f'workers={workers} must be at least 1')
+  try:
+    described = describe(name, source.expanduser(), split, size)
+    return writing.write(described, data_dir.expanduser() / name / writing.VERSION, workers=workers)
+  except OSError as error:  # no such file, no permission, no space
+    raise ValueError(str(error)) from error
 
 
 def describe(name: str, path: Path, split: str | None, size: int | None) -> sources.Source:
@@ -37,7 +59,7 @@ def describe(name: str, path: Path, split: str | None, size: int | None) -> sour
   if name == 'digits':
     raise ValueError('digits needs no preparing: they come with scikit-learn')
   if not path.exists():
-    raise ValueError(f'--source {path} does not exist')
+    raise ValueError(f'--source={path} does not exist')
   if name not in datasets.DATASETS:
     if not re.fullmatch('[a-z][a-z0-9_]*', name):
       raise ValueError(f'{name!r} cannot name a data set: use lower-case letters, digits and _')
@@ -46,44 +68,38 @@ def describe(name: str, path: Path, split: str | None, size: int | None) -> sour
       raise ValueError(f'{name} is none of {known}: for a data set of your own give --size, as 64')
     return sources.folder_source(path, split or 'train', size)
   if size is not None:
-    raise ValueError(f'--size {size} is for data sets of your own: {name} has its size')
+    raise ValueError(f'--size={size} is for data sets of your own: {name} has its size')
   if name.startswith('imagenet'):
     return imagenet.source(path, split or 'train', datasets.DATASETS[name].image_shape[0])
   if split is not None:
-    raise ValueError(f'--split {split}: {name} is prepared as a whole, leave --split out')
+    raise ValueError(f'--split={split}: {name} is prepared as a whole, leave --split out')
   return classics.cifar10_source(path) if name == 'cifar10' else classics.idx_source(name, path)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status."""
-  summary, details = __doc__.split('\n', 1)
-  parser = argparse.ArgumentParser(
-    prog='python -m cfg_jax.datasets.prepare',
-    description=summary,
-    epilog=details,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument('name', help=f'{", ".join(datasets.DATASETS)}, or a name of your own')
-  parser.add_argument('--source', type=Path, required=True, help='the files to prepare it from')
-  parser.add_argument('--data_dir', type=Path, default=Path('data'), help='default: %(default)s')
-  parser.add_argument('--split', help='default: train; ImageNet also has validation')
-  parser.add_argument('--size', type=int, help='height and width, for a data set of your own')
-  cores = len(os.sched_getaffinity(0))
-  parser.add_argument('--workers', type=int, default=cores, help='default: %(default)s, the cores')
-  args = parser.parse_args(argv)
+def main(argv: list[str]) -> None:
+  """The command."""
+  if len(argv) != 2:
+    known = ', '.join(datasets.DATASETS)
+    raise ValueError(f'give one name to prepare: {known}, or one of your own')
+  args = flags.FLAGS
+  options = {'split': args.split, 'size': args.size, 'workers': args.workers}
   try:
-    if args.workers < 1:
-      raise ValueError(f'--workers {args.workers} must be at least 1')
-    source = describe(args.name, args.source.expanduser(), args.split, args.size)
-    folder = args.data_dir.expanduser() / args.name / writing.VERSION
-    return 3 if writing.write(source, folder, workers=args.workers) else 0
-  except (ValueError, OSError) as error:
-    print(f'prepare: {error}', file=sys.stderr)
-    return 2
+    if prepare(argv[1], Path(args.source), Path(args.data_dir), **options):
+      sys.exit(3)
   except KeyboardInterrupt:
-    print('prepare: interrupted; give the same command again to go on', file=sys.stderr)
-    return 130
+    print('Interrupted: give the same command again to go on', file=sys.stderr)
+    sys.exit(130)
+
+
+def define_flags() -> None:
+  """The command's flags."""
+  flags.DEFINE_string('source', None, 'The files to prepare it from.', required=True)
+  flags.DEFINE_string('data_dir', '~/tensorflow_datasets', 'As config.data.dir.')
+  flags.DEFINE_string('split', None, 'By default train; ImageNet also has validation.')
+  flags.DEFINE_integer('size', None, 'Height and width, for a data set of your own.')
+  flags.DEFINE_integer('workers', len(os.sched_getaffinity(0)), 'By default one for each core.')
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  define_flags()
+  cli.run(main)

@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +15,9 @@ from concurrent import futures
 from multiprocessing import connection
 from pathlib import Path
 
-import tqdm
 from threadpoolctl import threadpool_limits
+
+from cfg_jax.progress import Progress
 
 
 def read(journal: Path, head: dict) -> dict[str, dict]:
@@ -45,7 +45,6 @@ def run(
   head: dict,
   workers: int,
   title: str,
-  say: Callable[[str], None],
 ) -> dict[str, dict]:
   """Calls `function(*arguments)` for each job not in `done`: all results, in the order of jobs.
 
@@ -58,15 +57,10 @@ def run(
   fresh = journal.with_name(f'{journal.name}.new')
   fresh.write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
   os.replace(fresh, journal)
-  if done:
-    say(f'{title}: {len(done)} of {len(jobs)} shards are done already')
   todo = {name: arguments for name, arguments in jobs.items() if name not in done}
-  failures = []
-  with (
-    journal.open('a') as file,
-    _Progress(title, len(jobs), len(done), say) as progress,
-    _pool(max(1, min(workers, len(todo)))) as pool,
-  ):
+  progress = Progress(title, len(jobs), start=len(done), unit='shards')
+  images, failures, begin = 0, [], time.monotonic()
+  with journal.open('a') as file, _pool(max(1, min(workers, len(todo)))) as pool:
     names = {pool.submit(function, *arguments): name for name, arguments in todo.items()}
     try:
       for future in futures.as_completed(names):
@@ -81,12 +75,14 @@ def run(
           break
         results[result['job']] = result
         print(json.dumps(result), file=file, flush=True)
-        progress.add(result['images'])
+        images += result['images']
+        progress.update(1, f'{images / (time.monotonic() - begin):.0f} images/s')
     except KeyboardInterrupt:
       pool.shutdown(wait=False, cancel_futures=True)
       for worker in multiprocessing.active_children():
         worker.terminate()
       raise
+  progress.done(f'{images / (time.monotonic() - begin):.0f} images/s')
   if failures:
     raise ValueError(
       f'{failures[0]} ({len(results)} of {len(jobs)} shards are done and kept: '
@@ -96,7 +92,7 @@ def run(
 
 
 def _pool(workers: int) -> futures.Executor:
-  if workers == 1:
+  if workers == 1:  # then this process will do
     return futures.ThreadPoolExecutor(1)
   spawn = multiprocessing.get_context('spawn')
   return futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
@@ -112,31 +108,3 @@ def _start_worker() -> None:
     os._exit(1)
 
   threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-class _Progress:
-  """A bar on a terminal; elsewhere a plain line every half minute."""
-
-  def __init__(self, title: str, total: int, done: int, say: Callable[[str], None]):
-    self.title, self.total, self.done, self.images, self.say = title, total, done, 0, say
-    self.started = self.said = time.monotonic()
-    terminal = sys.stderr.isatty()
-    self.bar = tqdm.tqdm(total=total, initial=done, desc=title, unit='shard') if terminal else None
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    if self.bar:
-      self.bar.close()
-
-  def add(self, images: int) -> None:
-    """One more shard is done, of so many images."""
-    self.done, self.images, now = self.done + 1, self.images + images, time.monotonic()
-    rate = f'{self.images / (now - self.started):.0f} images/s'
-    if self.bar:
-      self.bar.set_postfix_str(rate, refresh=False)
-      self.bar.update()
-    elif now - self.said > 30:
-      self.said = now
-      self.say(f'{self.title}: {self.done}/{self.total} shards, {rate}')

@@ -83,7 +83,7 @@ def folder_entries(path: Path) -> Iterator[tuple[str, list[Entry]]]:
 def folder_source(path: Path, split: str, size: int) -> Source:
   """One's own images: a folder of class folders, labelled in the order of the folders' names."""
   if not path.is_dir():
-    raise ValueError(f'--source {path} is not a folder of class folders')
+    raise ValueError(f'--source={path} is not a folder of class folders')
   found = dict(folder_entries(path))
   if len(found) < 2:
     raise ValueError(

@@ -1,5 +1,6 @@
 """How many images a second one core prepares, and reads: for experiments/benchmark.py."""
 
+import contextlib
 import io
 import tempfile
 import time
@@ -37,7 +38,8 @@ def measure(size: int = 64, num_images: int = 400) -> dict[str, float]:
   source = sources.Source(['china', 'flower'], (size, size, 3), {'train': [shard]})
   with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
     start = time.process_time()
-    writing.write(source, Path(folder) / 'speed' / writing.VERSION, workers=1, say=lambda _: None)
+    with contextlib.redirect_stdout(io.StringIO()):
+      writing.write(source, Path(folder) / 'speed' / writing.VERSION, workers=1)
     prepare = num_images / (time.process_time() - start)
     images = prepared.open_source('speed', Path(folder), 'train')
     order = np.random.default_rng(0).permutation(num_images).tolist()

@@ -8,7 +8,6 @@ class: shuffle when reading.
 import collections
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,7 @@ from cfg_jax.datasets import images, resumable, sources
 VERSION = '1.0.0'  # raise it when the same source would give other images
 
 
-def write(
-  source: sources.Source, folder: Path, *, workers: int, say: Callable[[str], None] = print
-) -> int:
+def write(source: sources.Source, folder: Path, *, workers: int) -> int:
   """Writes every split of `source` that DATA_DIR/NAME/1.0.0 = `folder` lacks.
 
   Returns by how many images that is not what was published. Raises ValueError where
@@ -33,9 +30,9 @@ def write(
   folder.mkdir(parents=True, exist_ok=True)
   missing = 0
   for split in todo:
-    lines = _write_shards(source, folder, split, workers, say)
+    lines = _write_shards(source, folder, split, workers)
     _write_info(source, folder, split, lines)
-    missing += _report(source, folder, split, lines, say)
+    missing += _report(source, folder, split, lines)
   return missing
 
 
@@ -61,9 +58,7 @@ def _splits_to_write(source: sources.Source, folder: Path) -> list[str]:
   return todo
 
 
-def _write_shards(
-  source: sources.Source, folder: Path, split: str, workers: int, say: Callable[[str], None]
-) -> list[dict]:
+def _write_shards(source: sources.Source, folder: Path, split: str, workers: int) -> list[dict]:
   """Writes the shards that are not done; the journal lines of all, in order."""
   shards, name = source.shards[split], folder.parent.name
   stem = f'{name}-{split}.array_record-'
@@ -93,7 +88,6 @@ def _write_shards(
     head=head,
     workers=workers,
     title=f'{name} {split}',
-    say=say,
   )
   return list(lines.values())
 
@@ -181,26 +175,24 @@ def _write_info(source: sources.Source, folder: Path, split: str, lines: list[di
       os.replace(path, folder / path.name)
 
 
-def _report(
-  source: sources.Source, folder: Path, split: str, lines: list[dict], say: Callable[[str], None]
-) -> int:
+def _report(source: sources.Source, folder: Path, split: str, lines: list[dict]) -> int:
   """Says what the split now is, and returns how far it is from the images it should have."""
   kinds = sum((collections.Counter(line['kinds']) for line in lines), collections.Counter())
   skipped = [image for line in lines for image in line['skipped']]
   megabytes = sum(line['file_bytes'] for line in lines) / 1e6
-  say(
+  print(
     f'{folder.parent.name} {split}: {kinds.total():,} images of {len(source.class_names)} classes, '
     f'{len(lines)} shards, {megabytes:,.1f} MB in {folder}'
   )
-  say('  from ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.most_common()))
+  print('  from ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.most_common()))
   if skipped:
-    say(
+    print(
       f'  left out, as they cannot be decoded: {len(skipped)} ({"; ".join(skipped[:5])}'
       f'{"; …" if len(skipped) > 5 else ""}), all named in {split}.shards.jsonl'
     )
   expected = source.expected.get(split, kinds.total())
   if kinds.total() != expected:
-    say(f'  NOT COMPLETE: {expected:,} images were published')
+    print(f'  NOT COMPLETE: {expected:,} images were published')
   elif split in source.expected:
-    say(f'  complete: {expected:,} images')
+    print(f'  complete: {expected:,} images')
   return abs(expected - kinds.total())
