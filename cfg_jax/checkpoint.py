@@ -5,14 +5,12 @@ digest of every leaf, and what is restored is held against it. A checkpoint that
 named and skipped, and the one before it is taken.
 """
 
-import functools
-import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 
@@ -29,7 +27,10 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=keep is not None, read_only=keep is None, cleanup_tmp_directories=keep is not None
+        max_to_keep=keep,
+        create=keep is not None,
+        read_only=keep is None,
+        cleanup_tmp_directories=keep is not None,
       ),
       item_names=('arrays', 'record'),
     )
@@ -63,21 +64,29 @@ class Checkpoints:
         return self._restore(abstract, step)
       except Exception as e:  # whatever a damaged file makes of Orbax, TensorStore or JSON
         damage.append(f'{self._folder / str(step)} is damaged: {_first_line(e)}')
-        logging.warning('%s; it is skipped.', damage[-1])
+        print(f'{damage[-1]}; it is skipped.', file=sys.stderr)
     if damage:
-      raise ValueError('No whole checkpoint. ' + '; '.join(damage) + '. Remove them to start afresh.')
+      raise ValueError(
+        'No whole checkpoint. ' + '; '.join(damage) + '. Remove them to start afresh.'
+      )
     return None
 
   def _restore(self, abstract, step):
     flat = _flatten(abstract)
     item = self._folder / str(step)
-    record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))['record']
+    record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))[
+      'record'
+    ]
     missing = sorted(flat.keys() - record['digests'].keys())
     if missing:
       raise ValueError(f'{item} has no array {missing[0]}')
     arrays = self._manager.restore(
       step,
-      args=ocp.args.Composite(arrays=ocp.args.PyTreeRestore(flat, restore_args=ocp.checkpoint_utils.construct_restore_args(flat), partial_restore=True)),
+      args=ocp.args.Composite(
+        arrays=ocp.args.PyTreeRestore(
+          flat, restore_args=ocp.checkpoint_utils.construct_restore_args(flat), partial_restore=True
+        )
+      ),
     )['arrays']
     for name, digest in digests(arrays).items():
       if digest != record['digests'][name]:
@@ -120,7 +129,9 @@ def _digest_all(arrays):
 def _digest(x, salt):
   width = 8 * x.dtype.itemsize
   bits = jax.lax.bitcast_convert_type(x, f'uint{width}').astype(jnp.uint32)
-  index = jnp.uint32(0)  # of the element in row-major order, from iotas: a reshape would gather shards
+  index = jnp.uint32(
+    0
+  )  # of the element in row-major order, from iotas: a reshape would gather shards
   for axis, size in enumerate(x.shape):
     index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
   mixed = bits ^ (index * jnp.uint32(0x9E3779B1) + jnp.uint32(0x7F4A7C15) * jnp.uint32(salt))

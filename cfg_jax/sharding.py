@@ -5,22 +5,27 @@ takes no `pmean`, since the loss is the mean of the global batch.
 """
 
 import os
+from pathlib import Path
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def use_cpu_cores(*batch_sizes: int) -> None:
-  """One JAX device a CPU core, as many as divide all batch sizes. Call before JAX's first use.
+def setup_jax(*batch_sizes: int) -> None:
+  """What every command sets before JAX's first use: a compilation cache, and CPU cores as devices.
 
-  It doubles the speed of small convolutions on two cores. Without effect where JAX_NUM_CPU_DEVICES is
-  set, or where JAX computes on something better than a CPU.
+  One JAX device a core, as many as divide all batch sizes, doubles the speed of small convolutions
+  on two cores; it matters only where JAX finds nothing better than a CPU. JAX_NUM_CPU_DEVICES and
+  JAX_COMPILATION_CACHE_DIR, where set, stand.
   """
-  if 'JAX_NUM_CPU_DEVICES' in os.environ:
-    return
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-  fit = max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
-  jax.config.update('jax_num_cpu_devices', fit)
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'cfg_jax' / 'xla'
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  if 'JAX_NUM_CPU_DEVICES' not in os.environ:
+    affinity = getattr(os, 'sched_getaffinity', None)  # Linux only
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    fit = max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
+    jax.config.update('jax_num_cpu_devices', fit)
 
 
 def data_mesh() -> Mesh:

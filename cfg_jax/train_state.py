@@ -19,9 +19,16 @@ class TrainState(NamedTuple):
   opt_state: optax.OptState
 
 
-def create(network: unet.UNetConfig, optimizer: optax.GradientTransformation, seed: int):
+def create_params(network: unet.UNetConfig, seed: int) -> dict[str, Any]:
+  """Parameters from seed, as a plain pytree. Trace under `jax.jit` or `jax.eval_shape`."""
+  return nnx.state(unet.UNet(network, nnx.Rngs(seed)), nnx.Param).to_pure_dict()
+
+
+def create(
+  network: unet.UNetConfig, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
   """The state at step 0, with parameters from seed. Trace under `jax.jit` to place it."""
-  params = nnx.state(unet.UNet(network, nnx.Rngs(seed)), nnx.Param).to_pure_dict()
+  params = create_params(network, seed)
   ema = jax.tree.map(jnp.copy, params)  # a copy: donated buffers must not be shared
   return TrainState(jnp.int32(0), params, ema, optimizer.init(params))
 

@@ -1,6 +1,7 @@
-"""The 1 797 handwritten digits of scikit-learn's wheel, 8×8, 17 grey levels (UCI optdigits test set)."""
+"""The 1 797 handwritten digits of scikit-learn's wheel: 8×8, 17 grey levels (UCI's test set)."""
 
-import logging
+import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -45,6 +46,10 @@ def open_source(data_dir: Path, split: str) -> Sequence[dict]:
   """The prepared digits as a random-access source; built on first use (a second)."""
   builder = CfgDigits(data_dir=data_dir, file_format='array_record')
   if not builder.is_prepared():
-    logging.info('Preparing the digits in %s', builder.data_path)
-    builder.download_and_prepare()
+    print(f'Preparing the digits in {builder.data_path}', flush=True)
+    with (
+      open(os.devnull, 'w') as null,
+      contextlib.redirect_stdout(null),
+    ):  # TFDS speaks of downloads
+      builder.download_and_prepare()
   return builder.as_data_source(split=split)

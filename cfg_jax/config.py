@@ -1,0 +1,190 @@
+"""What a config may say, and what is wrong with one: every problem at once, in the user's words."""
+
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from cfg_jax import datasets, unet
+
+# A resumed run may change these: they decide nothing that a checkpoint holds. (`sample` and
+# `evaluate` are part of what samples and evaluations are called on disk.)
+MAY_CHANGE = (
+  'data.dir',
+  'train.num_steps',
+  'train.log_every',
+  'train.checkpoint_every',
+  'train.keep_checkpoints',
+  'sample',
+  'evaluate',
+)
+PACKAGES = ('cfg_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
+  """Raises one ValueError that lists every problem, one line each; touches no file but the data's.
+
+  num_devices: JAX devices of all processes, over which both batch sizes are split.
+  """
+  problems = []
+
+  def check(holds: bool, field: str, remedy: str) -> None:
+    value = config
+    for part in field.split('.'):
+      value = value[part]
+    if not holds:
+      problems.append(f'{field}={value!r} {remedy}.')
+
+  model, diffusion, train, sampler = config.model, config.diffusion, config.train, config.sample
+  check(
+    diffusion.lambda_min < diffusion.lambda_max,
+    'diffusion.lambda_min',
+    f'must be less than diffusion.lambda_max={diffusion.lambda_max}; the paper has -20 and 20',
+  )
+
+  check(
+    0 <= train.p_uncond <= 1,
+    'train.p_uncond',
+    'is a probability: use 0 to 1; the paper has 0.1, 0.2, 0.5',
+  )
+  for field in ('num_steps', 'batch_size', 'log_every', 'checkpoint_every', 'keep_checkpoints'):
+    check(train[field] >= 1, f'train.{field}', 'must be at least 1')
+  check(train.warmup_steps >= 0, 'train.warmup_steps', 'must be at least 0')
+  check(train.learning_rate > 0, 'train.learning_rate', 'must be positive')
+  check(train.grad_clip > 0, 'train.grad_clip', 'must be positive; inf does not clip')
+  for field in ('adam_b1', 'adam_b2', 'ema_decay'):
+    check(0 <= train[field] < 1, f'train.{field}', 'must be in [0, 1)')
+
+  check(0 <= sampler.v <= 1, 'sample.v', 'must be in [0, 1]; the paper has 0.3 and 0.2')
+  check(
+    sampler.num_steps >= 2, 'sample.num_steps', 'must be at least 2: the grid of λ has two ends'
+  )
+  check(sampler.num_samples >= 1, 'sample.num_samples', 'must be at least 1')
+  check(sampler.batch_size >= 1, 'sample.batch_size', 'must be at least 1')
+  check(len(sampler.w) > 0, 'sample.w', 'must name at least one guidance strength')
+  check(len(set(sampler.w)) == len(sampler.w), 'sample.w', 'names a guidance strength twice')
+  for group in ('train', 'sample'):
+    size = config[group].batch_size
+    if size >= 1 and size % num_devices:
+      nearest = max(num_devices, round(size / num_devices) * num_devices)
+      check(
+        False, f'{group}.batch_size', f'must be a multiple of {num_devices} devices; try {nearest}'
+      )
+
+  try:
+    dataset = dataset_of(config)
+  except ValueError as error:
+    problems.append(str(error))
+  else:
+    size = dataset.image_shape[0]
+    resolutions = [size // 2**level for level in range(len(model.channel_mults))]
+    check(
+      size % 2 ** (len(model.channel_mults) - 1) == 0,
+      'model.channel_mults',
+      f'halves {size} pixels {len(model.channel_mults) - 1} times; use fewer levels',
+    )
+    never = [r for r in model.attention_resolutions if r not in resolutions]
+    check(
+      not never,
+      'model.attention_resolutions',
+      f'has {never}, which never occur: the levels are {resolutions}',
+    )
+    labels = sampler.labels
+    check(
+      labels in ('balanced', 'random') or labels.isdigit() and int(labels) < dataset.num_classes,
+      'sample.labels',
+      f"must be 'balanced', 'random' or one class, '0' to '{dataset.num_classes - 1}'",
+    )
+
+  widths = [model.channels * mult for mult in model.channel_mults]
+  check(len(widths) > 0, 'model.channel_mults', 'must have one multiplier a level')
+  check(model.num_blocks >= 1, 'model.num_blocks', 'must be at least 1')
+  check(0 <= model.dropout < 1, 'model.dropout', 'must be in [0, 1)')
+  check(model.dtype in ('float32', 'bfloat16'), 'model.dtype', "must be 'float32' or 'bfloat16'")
+  bad = [width for width in widths if width % model.norm_groups]
+  check(
+    not bad,
+    'model.channels',
+    f'× channel_mults gives {bad}, not divisible by model.norm_groups={model.norm_groups}',
+  )
+  check(
+    model.channels % 2 == 0,
+    'model.channels',
+    'must be even: the embedding of λ has sines and cosines',
+  )
+  heads, head_channels = model.num_heads, model.head_channels
+  if (heads is None) == (head_channels is None):
+    check(False, 'model.num_heads', f'and model.head_channels={head_channels}: give exactly one')
+  else:
+    bad = [width for width in widths if width % (heads or head_channels)]
+    check(
+      not bad,
+      'model.num_heads' if heads else 'model.head_channels',
+      f'does not divide the widths {bad}',
+    )
+
+  if problems:
+    raise ValueError('\n'.join(problems))
+
+
+def dataset_of(config: ml_collections.ConfigDict) -> datasets.Dataset:
+  """The config's data set; ValueError if there is none of that name."""
+  return datasets.get(config.data.name, Path(config.data.dir).expanduser())
+
+
+def network_of(config: ml_collections.ConfigDict) -> unet.UNetConfig:
+  """The config's network."""
+  dataset = dataset_of(config)
+  return unet.UNetConfig(
+    image_shape=dataset.image_shape, num_classes=dataset.num_classes, **config.model
+  )
+
+
+def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
+  """Writes workdir/config.json, or holds the one that is there against config.
+
+  Raises ValueError with the difference where a resumed run has changed anything but `MAY_CHANGE`.
+  """
+  path = Path(workdir) / 'config.json'
+  resolved = json.loads(config.to_json())  # tuples become lists, as they are on disk
+  if path.exists():
+    before, now = _flat(json.loads(path.read_text())['config']), _flat(resolved)
+    changed = [
+      f'  {key}: {before.get(key, "(absent)")!r} → {now.get(key, "(absent)")!r}'
+      for key in sorted(before.keys() | now.keys())
+      if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+    ]
+    if changed:
+      raise ValueError(
+        f'{workdir} was made by another config; use a new --workdir, or undo:\n'
+        + '\n'.join(changed)
+      )
+  versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+  write_atomically(path, json.dumps({'config': resolved, 'versions': versions}, indent=2) + '\n')
+
+
+def of_run(workdir: Path) -> ml_collections.ConfigDict:
+  """The config that a run recorded; ValueError where there is no run."""
+  path = Path(workdir) / 'config.json'
+  if not path.exists():
+    raise ValueError(f'--workdir={workdir} holds no run (no config.json): train one first.')
+  config = ml_collections.ConfigDict(json.loads(path.read_text())['config'], convert_dict=True)
+  return config.lock()
+
+
+def write_atomically(path: Path, text: str) -> None:
+  """Writes the whole file or nothing, however the process ends."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(path.name + '.part')
+  part.write_text(text)
+  os.replace(part, path)
+
+
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  items = {}
+  for key, value in tree.items():
+    items |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+  return items

@@ -1,0 +1,73 @@
+"""Samples on disk: what settings make a set of them, where it lies, which of its images are there."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSet:
+  """All samples of one checkpoint under the same settings, however many have been drawn so far.
+
+  Image i of a set depends on the settings and i alone, so a set can grow, and sets that differ in w
+  only share the noise and the labels of every i.
+  """
+
+  step: int
+  ema: bool
+  num_steps: int  # T
+  v: float
+  clip_x: bool
+  seed: int
+  labels: str
+  w: float
+
+  @property
+  def path(self) -> str:
+    """The folder, relative to the run: every setting is in its name."""
+    weights = 'ema' if self.ema else 'raw'
+    clip = 'clip' if self.clip_x else 'noclip'
+    return (
+      f'samples/step={self.step},{weights}/T={self.num_steps},v={self.v:g},{clip},'
+      f'labels={self.labels},seed={self.seed}/w={self.w:g}'
+    )
+
+  def present(self, workdir: Path) -> set[int]:
+    """The indices of the images on disk."""
+    found = set()
+    for file in self._files(workdir):
+      first, stop = file.stem.split('-')
+      found.update(range(int(first), int(stop)))
+    return found
+
+  def write(self, workdir: Path, first: int, images: np.ndarray, labels: np.ndarray) -> None:
+    """Writes images first, first + 1, …: uint8 (n, H, W, C), int32 (n,); the whole file or nothing."""
+    folder = Path(workdir) / self.path
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f'{first:08d}-{first + len(images):08d}.npz'
+    part = file.with_suffix('.part')
+    with part.open('wb') as f:
+      indices = np.arange(first, first + len(images))
+      np.savez_compressed(f, images=images, labels=labels, indices=indices)
+    part.rename(file)
+
+  def read(self, workdir: Path, n: int):
+    """Yields (images, labels) of indices 0 … n − 1 in order, a file at a time.
+
+    Raises ValueError where some are missing.
+    """
+    done = 0
+    for file in self._files(workdir):
+      if done == n:
+        return
+      with np.load(file) as arrays:
+        take = (arrays['indices'] >= done) & (arrays['indices'] < n)
+        images, labels = arrays['images'][take], arrays['labels'][take]
+      done += len(images)
+      yield images, labels
+    if done < n:
+      raise ValueError(f'{Path(workdir) / self.path} has {done} of {n} samples: generate the rest.')
+
+  def _files(self, workdir):
+    return sorted((Path(workdir) / self.path).glob('*-*.npz'))
