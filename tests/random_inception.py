@@ -4,8 +4,14 @@ PyTorch's default initialisation shrinks them to 2e-8, and a comparison proves n
 convolutions are He-normal, batch-norm scales and variances lie in [0.75, 1.25], biases are small.
 """
 
+import collections
 import json
+import pickle
+import sys
+import types
+import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -38,3 +44,38 @@ def images(seed: int, *shape: int) -> np.ndarray:
   phase = rng.uniform(0, 6, (4, n, 1, 1, c))
   waves = np.sin(9 * x * phase[0] + phase[1]) * np.cos(7 * y * phase[2] + phase[3])
   return np.clip(127 + 100 * waves + 20 * rng.normal(size=shape), 0, 255).astype(np.uint8)
+
+
+def save(path: Path, state: dict[str, np.ndarray]) -> None:
+  """Writes float32 tensors as torch.save does (its zip format), without PyTorch."""
+
+  def rebuild(*args):
+    raise AssertionError('only its name is written')
+
+  storage = type('FloatStorage', (), {'__module__': 'torch'})
+  rebuild.__module__, rebuild.__name__ = 'torch._utils', '_rebuild_tensor_v2'
+  rebuild.__qualname__ = rebuild.__name__
+  modules = {name: types.ModuleType(name) for name in ('torch', 'torch._utils')}
+  modules['torch'].FloatStorage = storage
+  modules['torch._utils']._rebuild_tensor_v2 = rebuild
+  tensor = collections.namedtuple('tensor', ('key',))
+
+  class Pickler(pickle.Pickler):
+    def persistent_id(self, obj):
+      return obj.key if isinstance(obj, tensor) else None
+
+    def reducer_override(self, obj):
+      if not isinstance(obj, np.ndarray):
+        return NotImplemented
+      pid = ('storage', storage, str(len(data)), 'cpu', obj.size)
+      data.append(np.ascontiguousarray(obj, np.float32).tobytes())
+      stride = tuple(s // obj.itemsize for s in np.ascontiguousarray(obj).strides)
+      return rebuild, (tensor(pid), 0, obj.shape, stride, False, None)
+
+  data = []
+  with zipfile.ZipFile(path, 'w') as archive, mock.patch.dict(sys.modules, modules):
+    with archive.open('archive/data.pkl', 'w') as file:
+      Pickler(file, 2).dump(state)
+    archive.writestr('archive/version', '3\n')
+    for key, value in enumerate(data):
+      archive.writestr(f'archive/data/{key}', value)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from cfg_jax.evaluation import metrics
 from cfg_jax.evaluation.statistics import Moments
+from cfg_jax.progress import Progress
 
 
 class Extractor(Protocol):
@@ -21,23 +21,28 @@ class Extractor(Protocol):
   def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """Features of uint8 images (N, H, W, C), any N.
 
-    'features': (N, D), for distances; 'logits' or 'probs': (N, K), for the Inception Score;
-    'spatial', where the network has them: (N, D'), for sFID.
+    'features': (N, D), for distances; 'logits': (N, K), for the Inception Score; 'spatial', where
+    the network has them: (N, D'), for sFID.
     """
 
 
 @dataclasses.dataclass
 class Features:
-  """What is kept of n images: moments for Fréchet distances, p(y|x), some rows of features.
+  """What is held of n images: moments for Fréchet distances, logits (n, K), rows of features.
 
   `fingerprint` is the sha256 of the pixels in order, whatever the batches.
   """
 
   moments: Moments
   spatial: Moments | None
-  probs: np.ndarray | None
+  logits: np.ndarray
   kept: np.ndarray
   fingerprint: str
+
+  @property
+  def probs(self) -> np.ndarray:
+    """p(y|x), float64 (n, K)."""
+    return metrics.softmax(self.logits)
 
 
 def settings(extractor: Extractor) -> dict[str, str]:
@@ -59,35 +64,31 @@ def stream(
   """Runs uint8 batches (n, H, W, C) through the extractor; holds one batch of images at a time.
 
   keep: which images' features to hold as they are (KID, precision/recall), as a mask over all N
-  images; by default all. total: N, for the progress bar, which is shown on a terminal only.
+  images; by default all. total: N, to show progress.
   Raises ValueError on features that are not finite, and where there is no image at all.
   """
   moments = spatial = None
-  probs, kept, done = [], [], 0
+  logits, kept, done = [], [], 0
   pixels = hashlib.sha256()
-  with tqdm(total=total, unit='image', desc=extractor.name, disable=None) as progress:
-    for images in batches:
-      out = extractor(images)
-      f = out['features']
-      moments = moments or Moments.zeros(f.shape[1])
-      moments.update(f)
-      if 'spatial' in out:
-        spatial = spatial or Moments.zeros(out['spatial'].shape[1])
-        spatial.update(out['spatial'])
-      if 'probs' in out:
-        probs.append(np.asarray(out['probs'], np.float32))
-      elif 'logits' in out:
-        probs.append(metrics.softmax(out['logits']).astype(np.float32))
-      kept.append(np.asarray(f if keep is None else f[keep[done : done + len(f)]], np.float32))
-      pixels.update(np.ascontiguousarray(images))
-      done += len(images)
+  progress = Progress(f'features {extractor.name}', total, unit='images') if total else None
+  for images in batches:
+    out = extractor(images)
+    f = out['features']
+    moments = moments or Moments.zeros(f.shape[1])
+    moments.update(f)
+    if 'spatial' in out:
+      spatial = spatial or Moments.zeros(out['spatial'].shape[1])
+      spatial.update(out['spatial'])
+    logits.append(out['logits'])
+    kept.append(f if keep is None else f[keep[done : done + len(f)]])
+    pixels.update(np.ascontiguousarray(images))
+    done += len(images)
+    if progress:
       progress.update(len(images))
   if moments is None:
     raise ValueError('no images to evaluate.')
+  if progress:
+    progress.done()
   return Features(
-    moments,
-    spatial,
-    np.concatenate(probs) if probs else None,
-    np.concatenate(kept),
-    pixels.hexdigest(),
+    moments, spatial, np.concatenate(logits), np.concatenate(kept), pixels.hexdigest()
   )

@@ -43,15 +43,16 @@ def resize(images: jax.Array, how: str) -> jax.Array:
 def _grid(n: int, how: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """For each of 299 pixels: its two neighbours among n, and how far from the first it lies.
 
-  In float32 as the originals compute it: another rounding moves a pixel by up to 1e-3 of 255.
+  Rounded to float32 where the originals round: elsewhere it moves a pixel by up to 1e-3 of 255.
   """
-  i, scale = np.arange(SIZE, dtype=np.float32), np.float32(n / SIZE)
+  i, scale = np.arange(SIZE), float(np.float32(n / SIZE))
   if how == 'tf1':
     source = i * scale
   elif how == 'half_pixel':
-    source = np.maximum((i + np.float32(0.5)) * scale - np.float32(0.5), 0)
+    source = np.maximum((i + 0.5) * scale - 0.5, 0)
   else:
     raise ValueError(f"resize={how!r} is unknown; use 'tf1' or 'half_pixel'.")
+  source = source.astype(np.float32)
   low = np.minimum(source.astype(np.int32), n - 1)
   return low, np.minimum(low + 1, n - 1), source - low
 
@@ -283,7 +284,8 @@ class Inception:
     images: uint8 (N, H, W, 3), or (N, H, W, 1). Raises ValueError, one line, on anything else.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+    known = images.ndim == 4 and images.shape[-1] in (1, 3) and images.size
+    if images.dtype != np.uint8 or not known:
       raise ValueError(
         f'images are {images.dtype} {images.shape}; Inception takes uint8 (N, H, W, 3), 0 to 255.'
       )

@@ -80,28 +80,29 @@ def inception_score(
 
 
 def kid(
-  features1: np.ndarray,
-  features2: np.ndarray,
+  real: np.ndarray,
+  fake: np.ndarray,
   subsets: int = 100,
   subset_size: int = 1000,
   seed: int = 2020,
 ) -> tuple[float, float]:
   """Kernel Inception Distance: mean and standard deviation of MMD² over random subsets.
 
-  features: (N1, D), (N2, D). Bińkowski et al. 2018, section 4: unlike FID, unbiased at any N (it
+  real: (N, D), fake: (M, D). Bińkowski et al. 2018, section 4: unlike FID, unbiased at any N (it
   may be negative). Each subset draws `subset_size` rows of either, without replacement.
   """
-  f1, f2 = _features(features1, 'features1'), _features(features2, 'features2')
-  if not 2 <= subset_size <= min(len(f1), len(f2)) or subsets < 1:
+  real, fake = _features(real, 'real'), _features(fake, 'fake')
+  most = min(len(real), len(fake))
+  if not 2 <= subset_size <= most or subsets < 1:
     raise ValueError(
-      f'kid subsets={subsets}, subset_size={subset_size} with {len(f1)} and {len(f2)} images; '
-      f'use a subset_size from 2 to {min(len(f1), len(f2))} and at least one subset.'
+      f'kid subsets={subsets}, subset_size={subset_size} with {len(real)} real and {len(fake)} '
+      f'fake images; use a subset_size from 2 to {most} and at least one subset.'
     )
   rng = np.random.RandomState(seed)
   values = []
   for _ in range(subsets):
-    x = f1[rng.choice(len(f1), subset_size, replace=False)]
-    y = f2[rng.choice(len(f2), subset_size, replace=False)]
+    x = fake[rng.choice(len(fake), subset_size, replace=False)]  # first, as torch-fidelity draws
+    y = real[rng.choice(len(real), subset_size, replace=False)]
     values.append(polynomial_mmd2(x, y))
   return float(np.mean(values)), float(np.std(values))
 
