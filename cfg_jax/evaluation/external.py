@@ -33,12 +33,14 @@ def evaluate(
   *,
   num_samples: int | None = None,
   quantisation: str | None = None,
+  resume: Path | None = None,
 ) -> dict:
   """One line for evals.jsonl: all metrics of the samples, with their provenance.
 
   samples_path: what `samples.open_images` reads. reference_path: what `references.read` reads, or
   images, from which statistics are computed here. num_samples: the first so many, by default all.
-  quantisation: how the samples became uint8, if known ('round' or 'truncate').
+  quantisation: how the samples became uint8, if known ('round' or 'truncate'). resume: a file from
+  which an interrupted evaluation goes on, as in `features.stream`.
   Raises ValueError, one line; where the reference cannot fit, before any sample is looked at.
   """
   images = samples.open_images(samples_path)
@@ -53,7 +55,7 @@ def evaluate(
     settings['quantisation'] = quantisation
   dim = extractor(next(images.batches(1)))['features'].shape[1]
   reference = _load_reference(reference_path, extractor, settings, dim)
-  fake = features.stream(images.batches(BATCH, n), extractor, total=n)
+  fake = features.stream(images.batches(BATCH, n), extractor, total=n, resume=resume)
   return {
     'samples': str(samples_path),
     'samples_sha256': fake.fingerprint,
@@ -75,6 +77,7 @@ def make_reference(
 ) -> dict:
   """Statistics of a data set, by its name here, or of images at a path; returns what was written.
 
+  Interrupted, it goes on from a file beside `out`.
   Raises ValueError, one line, where `out` exists already or the data cannot be read.
   """
   if Path(out).exists():
@@ -83,7 +86,8 @@ def make_reference(
     images, dataset = samples.open_images(what), {'dataset': str(what)}
   else:
     images, dataset = _dataset_images(what, Path(data_dir).expanduser(), split)
-  found = _extract_reference(images, extractor)
+  out = Path(out)
+  found = _extract_reference(images, extractor, out.with_name(f'{out.name}.unfinished.npz'))
   settings = features.settings(extractor) | dataset
   settings |= {'pixels_sha256': found.fingerprint}
   references.write(out, found, settings)
@@ -146,12 +150,14 @@ def _load_reference(path: str | Path, extractor: Extractor, settings: dict, dim:
   return reference
 
 
-def _extract_reference(images: samples.Images, extractor: Extractor) -> Features:
+def _extract_reference(
+  images: samples.Images, extractor: Extractor, resume: Path | None = None
+) -> Features:
   """Features of all images, of which KEPT rows, drawn from all, are kept."""
   keep = np.zeros(images.n, bool)
   chosen = np.random.RandomState(KEPT_SEED).permutation(images.n)[:KEPT]
   keep[chosen] = True
-  return features.stream(images.batches(BATCH), extractor, keep=keep, total=images.n)
+  return features.stream(images.batches(BATCH), extractor, keep=keep, total=images.n, resume=resume)
 
 
 def _dataset_images(name: str, data_dir: Path, split: str) -> tuple[samples.Images, dict]:

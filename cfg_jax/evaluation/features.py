@@ -2,7 +2,11 @@
 
 import dataclasses
 import hashlib
+import json
+import time
+import zipfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +14,8 @@ import numpy as np
 from cfg_jax.evaluation import metrics
 from cfg_jax.evaluation.statistics import Moments
 from cfg_jax.progress import Progress
+
+SAVE_SECONDS = 60.0  # how often a stream leaves on disk what it has
 
 
 class Extractor(Protocol):
@@ -30,7 +36,7 @@ class Extractor(Protocol):
 class Features:
   """What is held of n images: moments for Fréchet distances, logits (n, K), rows of features.
 
-  `fingerprint` is the sha256 of the pixels in order, whatever the batches.
+  `fingerprint` is a sha256 of the pixels of all images in order, whatever the batches.
   """
 
   moments: Moments
@@ -60,35 +66,100 @@ def stream(
   *,
   keep: np.ndarray | None = None,
   total: int | None = None,
+  resume: Path | None = None,
 ) -> Features:
   """Runs uint8 batches (n, H, W, C) through the extractor; holds one batch of images at a time.
 
   keep: which images' features to hold as they are (KID, precision/recall), as a mask over all N
-  images; by default all. total: N, to show progress.
-  Raises ValueError on features that are not finite, and where there is no image at all.
+  images; by default all. total: N, to show progress. resume: a file that holds what is done so far,
+  written every minute and removed at the end; a restart over the same images goes on from it.
+  Raises ValueError on features that are not finite, where there is no image at all, and where
+  `resume` is of other images or settings.
   """
-  moments = spatial = None
-  logits, kept, done = [], [], 0
-  pixels = hashlib.sha256()
-  progress = Progress(f'features {extractor.name}', total, unit='images') if total else None
+  found = _load(resume, settings(extractor)) if resume and resume.exists() else None
+  known = found.moments.n if found else 0
+  fingerprint, done, saved = '', 0, time.monotonic()
+  logits, kept = ([found.logits], [found.kept]) if found else ([], [])
+  progress = Progress(f'features {extractor.name}', total, known, 'images') if total else None
   for images in batches:
+    for image in images:
+      fingerprint = hashlib.sha256(fingerprint.encode() + image.tobytes()).hexdigest()
+      done += 1
+      if done == known and fingerprint != found.fingerprint:
+        raise ValueError(f'{resume} is of other images; remove it to begin anew.')
+    images = images[max(0, len(images) - max(0, done - known)) :]
+    if not len(images):
+      continue
     out = extractor(images)
-    f = out['features']
-    moments = moments or Moments.zeros(f.shape[1])
-    moments.update(f)
-    if 'spatial' in out:
-      spatial = spatial or Moments.zeros(out['spatial'].shape[1])
-      spatial.update(out['spatial'])
+    f, spatial = out['features'], out.get('spatial')
+    found = found or Features(
+      Moments.zeros(f.shape[1]),
+      None if spatial is None else Moments.zeros(spatial.shape[1]),
+      *(None, None, ''),
+    )
+    found.moments.update(f)
+    if spatial is not None:
+      found.spatial.update(spatial)
     logits.append(out['logits'])
-    kept.append(f if keep is None else f[keep[done : done + len(f)]])
-    pixels.update(np.ascontiguousarray(images))
-    done += len(images)
+    kept.append(f if keep is None else f[keep[done - len(f) : done]])
     if progress:
       progress.update(len(images))
-  if moments is None:
+    if resume and time.monotonic() - saved > SAVE_SECONDS:
+      found = _joined(found, logits, kept, fingerprint)
+      logits, kept = [found.logits], [found.kept]
+      _save(resume, found, settings(extractor))
+      saved = time.monotonic()
+  if done < known:
+    raise ValueError(f'{resume} is of other images; remove it to begin anew.')
+  if not done:
     raise ValueError('no images to evaluate.')
   if progress:
     progress.done()
+  if resume:
+    resume.unlink(missing_ok=True)
+  return _joined(found, logits, kept, fingerprint)
+
+
+def _joined(found: Features, logits: list, kept: list, fingerprint: str) -> Features:
   return Features(
-    moments, spatial, np.concatenate(logits), np.concatenate(kept), pixels.hexdigest()
+    found.moments, found.spatial, np.concatenate(logits), np.concatenate(kept), fingerprint
   )
+
+
+def _save(path: Path, found: Features, made_with: dict) -> None:
+  """Writes unfinished features, the whole file or nothing."""
+  arrays = {f'moments_{k}': v for k, v in vars(found.moments).items()}
+  if found.spatial is not None:
+    arrays |= {f'spatial_{k}': v for k, v in vars(found.spatial).items()}
+  part = path.with_name(path.name + '.part')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with part.open('wb') as file:
+    np.savez(
+      file,
+      logits=found.logits,
+      kept=found.kept,
+      fingerprint=found.fingerprint,
+      settings=json.dumps(made_with),
+      **arrays,
+    )
+  part.replace(path)
+
+
+def _load(path: Path, made_with: dict) -> Features:
+  """What `_save` wrote; ValueError where the file is damaged or of other settings."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = dict(file)
+    moments = [
+      Moments(int(arrays[f'{k}_n']), arrays[f'{k}_sum'], arrays[f'{k}_outer'])
+      for k in ('moments', 'spatial')
+      if f'{k}_n' in arrays
+    ]
+    spatial = moments[1] if len(moments) > 1 else None
+    fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
+    found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
+  except (zipfile.BadZipFile, OSError, ValueError, LookupError) as error:
+    raise ValueError(f'{path} is damaged ({error}); remove it to begin anew.') from None
+  if settings_then != made_with:
+    raise ValueError(f'{path} is of {settings_then}, not {made_with}; remove it to begin anew.')
+  return found

@@ -109,12 +109,18 @@ def kid(
 
 def polynomial_mmd2(x: np.ndarray, y: np.ndarray) -> float:
   """Unbiased MMD², k(a, b) = (a·b/D + 1)³; x: (M, D), y: (N, D). Bińkowski et al. 2018, eq. 4."""
-  (m, dim), n = x.shape, len(y)
-  k_xx, k_yy, k_xy = ((a @ b.T / dim + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-  within = (k_xx.sum() - np.trace(k_xx)) / (m * (m - 1)) + (k_yy.sum() - np.trace(k_yy)) / (
-    n * (n - 1)
-  )
-  return float(within - 2 * k_xy.mean())
+  m, n = len(x), len(y)
+  k_xx, k_yy, k_xy = _cubic_kernel(x, x), _cubic_kernel(y, y), _cubic_kernel(x, y)
+  within_x = (k_xx.sum() - np.trace(k_xx)) / (m * (m - 1))
+  within_y = (k_yy.sum() - np.trace(k_yy)) / (n * (n - 1))
+  return float(within_x + within_y - 2 * k_xy.mean())
+
+
+def _cubic_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  k = a @ b.T
+  k /= a.shape[1]
+  k += 1
+  return k * k * k  # `** 3` takes three times as long
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:

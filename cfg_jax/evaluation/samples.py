@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 SUFFIXES = ('.png', '.jpg', '.jpeg')
+PIECE_BYTES = 2**26  # of an .npz, at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Images:
 
 
 def to_uint8(x: np.ndarray, how: str = 'round') -> np.ndarray:
-  """Floats in [−1, 1], any shape, to 0..255. how: 'round' to nearest, or 'truncate'.
+  """Floats in [−1, 1], any shape, to 0..255. how: 'round' to nearest, or 'truncate', as ADM does.
 
   Stated since it shows: truncating moves Inception features by 1e-3 relative. ValueError where
   values are outside [−1, 1].
@@ -115,7 +116,7 @@ def _npz(path: Path) -> Images:
   image_size = int(np.prod(shape[1:]))
 
   def pieces() -> Iterator[np.ndarray]:
-    rows = max(1, 2**26 // image_size)  # about 64 MB at a time
+    rows = max(1, PIECE_BYTES // image_size)
     try:
       with zipfile.ZipFile(path) as archive, archive.open(name) as file:
         _array_header(file)
