@@ -40,7 +40,7 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def save(self, step: int, state: Any, extra: dict) -> None:
-    """Starts to save; state may be donated as soon as this returns. Raises if the last save failed."""
+    """Starts to save; state may be donated once this returns. Raises if the last save failed."""
     arrays = _flatten(state)
     saved = self._manager.save(
       step,
@@ -95,7 +95,7 @@ class Checkpoints:
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves), record['extra']
 
   def set_aside_after(self, step: int) -> None:
-    """Moves checkpoints newer than step, found damaged, to `damaged/`, so that theirs can be saved."""
+    """Moves checkpoints newer than step, found damaged, to `damaged/`: Orbax replaces none."""
     for newer in (s for s in self.steps() if s > step):
       target = self._folder.parent / 'damaged' / str(newer)
       target.parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """What all commands share: how they start, and how they fail.
 
-A ValueError raised by this package is meant for the user: its text goes to stderr, and the exit code
-is 2. Any other error is a bug, of ours or of a library, and keeps its traceback.
+A ValueError raised by this package is meant for the user: its text goes to stderr, and the exit
+code is 2. Any other error is a bug, of ours or of a library, and keeps its traceback.
 """
 
 import sys

@@ -23,7 +23,7 @@ def batches(
       dataset.map(_to_model),
       batch_size,
       grain.sharding.ShardByJaxProcess(),
-      # Threads, not processes: they feed two cores that also compute, and need no second interpreter.
+      # Threads, not processes: they are enough to feed two cores that also compute.
       read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * batch_size),
     )
   )

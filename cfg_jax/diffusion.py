@@ -1,7 +1,7 @@
 """Section 2 of the paper: the log-SNR λ, α_λ, σ_λ, the forward process and the reverse transition.
 
 Everything is a function of λ = log(α_λ²/σ_λ²), and is stable in float32 on all of λ ∈ [−20, 20]: no
-1 − sigmoid(λ), no 1 − e^δ, no variance outside log space. `lam` is (B,) where it meets a batch (B, …).
+1 − sigmoid(λ), no 1 − e^δ, no variance outside log space. `lam` is (B,) where it meets (B, …).
 """
 
 import chex

@@ -18,11 +18,13 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
   """About `count` round numbers (1, 2 or 5 times a power of ten) that cover [low, high]."""
-  span = (high - low) or abs(high) or 1.0
+  if low == high:
+    low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
+  span = high - low
   step = 10 ** math.floor(math.log10(span / count))
   step *= next(m for m in (1, 2, 5, 10) if span / (step * m) <= count)
   first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-  return [round(j * step, 12) for j in range(first, max(last, first + 1) + 1)]
+  return [round(j * step, 12) for j in range(first, last + 1)]
 
 
 def chart(title: str, x_label: str, y_label: str, lines: Sequence[dict]) -> dict | None:
@@ -47,25 +49,28 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[dict]) -> dict
     return round(HEIGHT - BOTTOM - (y - ys[0]) / (ys[-1] - ys[0]) * (HEIGHT - TOP - BOTTOM), 2)
 
   drawn = []
-  for line in lines:
+  for j, line in enumerate(lines):
     dots = [
       {
         'x': place_x(x),
         'y': place_y(y),
         'w': f'{w:g}',
+        'label': '',
         'tip': f'{line["name"]}: w = {w:g}, {x_label} {x:.4g}, {y_label} {y:.4g}'
         if x_label != 'w'
         else f'{line["name"]}: w = {w:g}, {y_label} {y:.4g}',
       }
       for x, y, w in line['points']
     ]
+    if j == 0 and x_label != 'w' and len(dots) > 2:  # say where w starts, turns and ends, once
+      for i in {0, int(np.argmin([x for x, _, _ in line['points']])), len(dots) - 1}:
+        dots[i]['label'] = f'w = {dots[i]["w"]}'
     path = 'M' + 'L'.join(f'{d["x"]:g} {d["y"]:g}' for d in dots) if dots else ''
     keys = ('name', 'group', 'style', 'dashed')
     drawn.append({k: line[k] for k in keys} | {'dots': dots, 'path': path})
   return {
     'title': title,
     'x_label': x_label,
-    'y_label': y_label,
     'x_ticks': [(place_x(t), f'{t:g}') for t in xs],
     'y_ticks': [(place_y(t), f'{t:g}') for t in ys],
     'lines': drawn,
@@ -108,7 +113,7 @@ def charts(curves: Sequence[Curve], dataset: str, first: int = 0) -> list[dict]:
 
 
 def sheet(images: np.ndarray) -> tuple[bytes, int]:
-  """A PNG of (rows, columns, H, W, C) images with transparent gaps, and the gap's width."""
+  """A PNG of (rows, columns, H, W, C) images with transparent gaps between, and the gap's width."""
   rows, columns, height, width, channels = images.shape
   gap = max(1, height // 16)
   opaque = np.full((*images.shape[:4], 1), 255, np.uint8)
@@ -116,8 +121,7 @@ def sheet(images: np.ndarray) -> tuple[bytes, int]:
   tiles = np.pad(tiles, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)))
   flat = tiles.swapaxes(1, 2).reshape(rows * (height + gap), columns * (width + gap), channels + 1)
   buffer = io.BytesIO()
-  mode = {1: 'LA', 3: 'RGBA'}[channels]
-  Image.fromarray(flat, mode).save(buffer, 'png', optimize=True)
+  Image.fromarray(flat[:-gap, :-gap]).save(buffer, 'png', optimize=True)
   return buffer.getvalue(), gap
 
 
@@ -138,6 +142,7 @@ def embed(pictures: Pictures) -> dict:
     'classes': [int(c) for c in np.unique(pictures.labels)],
     'indices': [[int(pictures.indices[rows[k]]) for rows in of_class] for k in range(noises)],
     'pitch': (width + gap, height + gap),  # of a tile and the gap after it
+    'gap': gap,
     'scale': scale,
     'sheets': sheets,
   }
@@ -157,27 +162,32 @@ def write_png(workdir: Path, path: Path) -> None:
   found = results.read(workdir)
   curves = results.curves(found.cells)
   pictures, _ = results.pictures(found, max_bytes=2**22)
-  figure = plt.figure(figsize=(10, 3 + 3.2 * bool(pictures)), layout='constrained')
-  top, *rest = figure.subfigures(
-    1 + bool(pictures), 1, height_ratios=[3, 3.2][: 1 + bool(pictures)]
-  )
   distance = curves[0].distance
-  for axes, (x, y) in zip(top.subplots(1, 3), ((distance, 'IS'), ('w', distance), ('w', 'IS'))):
+  figure, axes = plt.subplots(
+    *(1, 4 if pictures else 3), figsize=(13 if pictures else 10, 3.4), layout='constrained'
+  )
+  for ax, (x, y) in zip(axes, ((distance, 'IS'), ('w', distance), ('w', 'IS'))):
     for c in (c for c in curves if c.distance == distance):
       values = {'w': c.w, distance: c.fd, 'IS': c.inception_score}
-      axes.plot(values[x], values[y], marker='o', markersize=3, linewidth=1.2, label=c.name)
-    axes.set(xlabel=x, ylabel=y)
-    axes.spines[['top', 'right']].set_visible(False)
-  axes.legend(frameon=False, fontsize=8)
+      ax.plot(values[x], values[y], marker='o', markersize=3, linewidth=1.2, label=c.name)
+    ax.set(xlabel=x, ylabel=y)
+    ax.spines[['top', 'right']].set_visible(False)
+  axes[2].legend(frameon=False, fontsize=8)
   if pictures:
     shown = pictures[0]
-    firsts = [np.flatnonzero(shown.labels == c)[0] for c in np.unique(shown.labels)]
-    columns = sorted({round(j) for j in np.linspace(0, len(shown.w) - 1, min(10, len(shown.w)))})
-    for row, sub in zip(firsts, rest[0].subplots(len(firsts), len(columns), squeeze=False)):
-      for column, axes in zip(columns, sub):
-        axes.imshow(shown.images[row, column].squeeze(), cmap='gray', vmin=0, vmax=255)
-        axes.set(xticks=[], yticks=[])
-        if row == firsts[0]:
-          axes.set_title(f'w = {shown.w[column]:g}', fontsize=8)
+    classes, firsts = np.unique(shown.labels, return_index=True)
+    columns = np.unique(np.linspace(0, len(shown.w) - 1, min(8, len(shown.w))).round().astype(int))
+    height, width = shown.images.shape[2:4]
+    tiles = shown.images[firsts][:, columns]
+    tiles = np.pad(tiles, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
+    flat = tiles.swapaxes(1, 2).reshape(len(firsts) * (height + 1), -1, tiles.shape[-1])
+    axes[3].imshow(flat.squeeze(), cmap='gray', vmin=0, vmax=255)
+    axes[3].set_xticks(np.arange(len(columns)) * (width + 1) + width / 2 - 0.5)
+    axes[3].set_xticklabels([f'{shown.w[j]:g}' for j in columns])
+    axes[3].set_yticks(np.arange(len(classes)) * (height + 1) + height / 2 - 0.5, classes)
+    axes[3].set(xlabel='w', ylabel='class')
+    axes[3].set_title(shown.name, fontsize=9)
+    axes[3].tick_params(length=0, labelsize=8)
+    axes[3].spines[:].set_visible(False)
   figure.savefig(path, dpi=110, metadata={'Software': None})
   plt.close(figure)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cfg_jax.results import Curve, format_value
+from cfg_jax.paper import PaperCurve
+from cfg_jax.results import Curve
 
 VERDICTS = {
   'yes': 'as in the paper',
@@ -116,6 +117,17 @@ def _points(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
   return curve.fd[known], curve.inception_score[known]
 
 
+def _told(c: Comparison, curve: Curve) -> str:
+  if 1 in (c.worse, c.better):
+    how = f'{"higher" if c.worse else "lower"} throughout, by {abs(c.mean_difference):.3g}'
+  else:
+    how = f'higher on {c.worse:.0%} and lower on {c.better:.0%}, by {c.mean_difference:+.3g}'
+  line = f'at equal IS, from {c.low:.4g} to {c.high:.4g}, {curve.distance} is {how} on average.'
+  if c.high - c.low < max(cell['metrics'].get('IS_std', 0.0) for cell in curve.cells):
+    line += ' That range is narrower than the standard deviation of IS over splits.'
+  return line
+
+
 def _frontiers(curves: Sequence[Curve], high: float = 0.5) -> tuple[str, list[str]]:
   def others(curve: Curve) -> dict:
     return {k: v for k, v in curve.settings.items() if k not in ('run', 'p_uncond')}
@@ -132,11 +144,7 @@ def _frontiers(curves: Sequence[Curve], high: float = 0.5) -> tuple[str, list[st
         verdicts.append('yes' if c.worse == 1 else 'partly')
       else:
         verdicts.append('no')
-      lines.append(
-        f'{a.name} against {b.name}: {a.distance} higher on {c.worse:.0%} and lower on '
-        f'{c.better:.0%} of the shared IS range {c.low:.4g} to {c.high:.4g}, '
-        f'by {c.mean_difference:+.3g} on average.'
-      )
+      lines.append(f'{a.name} against {b.name}: {_told(c, a)}')
   if not lines:
     lines = [f'There is no pair of curves with p_uncond = {high} and another, otherwise equal.']
   return _together(verdicts), lines
@@ -154,7 +162,7 @@ def findings(curves: Sequence[Curve]) -> list[Finding]:
   return [
     Finding(
       f'A little guidance gives the least {distance}',
-      'FID is least at w = 0.1 (64×64) and w = 0.3 (128×128) and grows with more guidance.',
+      'FID is least at w = 0.1 (64×64) and w = 0.3 or 0.4 (128×128), and grows from there.',
       _together([v for v, _ in least]),
       named(least),
     ),
@@ -173,20 +181,15 @@ def findings(curves: Sequence[Curve]) -> list[Finding]:
   ]
 
 
-def beside_paper(curve: Curve, paper: Sequence) -> list[dict]:
-  """Rows of ours, the paper's and the difference at each w that both have."""
+def beside_paper(curve: Curve, paper: Sequence[PaperCurve]) -> list[tuple[float, ...]]:
+  """Rows of w, then FID ours, the paper's, the difference, then IS so, at each w that both have."""
   rows = []
   for p in paper:
     if curve.settings.get(p.field) != p.value or not curve.distance.startswith('FID'):
       continue
     theirs = dict(zip(p.w, zip(p.fid, p.inception_score)))
     for w, fd, score in zip(curve.w, curve.fd, curve.inception_score):
-      if w in theirs:
-        fid_paper, is_paper = theirs[w]
-        ours = [(fd, fid_paper, fd - fid_paper), (score, is_paper, score - is_paper)]
-        cells = [
-          (format_value(float(o)), f'{q:g}', f'{d:+.4g}' if np.isfinite(d) else '')
-          for o, q, d in ours
-        ]
-        rows.append({'w': f'{w:g}', 'fid': cells[0], 'is': cells[1]})
+      if round(w, 6) in theirs:
+        fid_paper, is_paper = theirs[round(w, 6)]
+        rows.append((w, fd, fid_paper, fd - fid_paper, score, is_paper, score - is_paper))
   return rows

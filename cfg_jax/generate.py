@@ -1,6 +1,6 @@
 """checkpoint → samples: Algorithm 2, for every w of a list, in files that a restart does not redo.
 
-  python -m cfg_jax.generate --workdir runs/digits/p_uncond=0.1 [--sample.w=0,1 --sample.num_steps=64]
+  python -m cfg_jax.generate --workdir runs/digits/p_uncond=0.1 [--w 0,1 --num_steps 64]
 
 Settings not given are the run's own `config.sample`.
 """
@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import flags
 from PIL import Image
 
+from cfg_jax import cli, guidance, sampling, sharding, train_state
 from cfg_jax import config as config_lib
-from cfg_jax import guidance, sampling, sharding, train_state
 from cfg_jax.checkpoint import Checkpoints
 from cfg_jax.progress import Progress
 from cfg_jax.samples import SampleSet
@@ -93,48 +94,54 @@ def generate(config: ml_collections.ConfigDict, workdir: Path, step: int | None 
   mesh = sharding.data_mesh()
   step, params = load_params(config, workdir, step, mesh)
   sets = sample_sets(config, step)
-  n, batch_size = config.sample.num_samples, config.sample.batch_size
-  missing = [(s, sorted(set(range(n)) - s.present(workdir))) for s in sets]
-  todo = [
-    (s, run[k : k + batch_size])
-    for s, indices in missing
-    for run in _runs(indices)
-    for k in range(0, len(run), batch_size)
-  ]
-  if not todo:
-    return step
-
-  draw = make_sampler(config, mesh)
-  split = sharding.batch(mesh)
-  num_classes = config_lib.dataset_of(config).num_classes
-  progress = Progress(
-    f'generate {Path(workdir).name}',
-    n * len(sets),
-    n * len(sets) - sum(len(i) for _, i in missing),
-    'images',
-  )
-
-  def start(sample_set, indices):  # a short batch is filled up, so that one program serves all
-    indices = np.arange(indices[0], indices[0] + batch_size)
-    c = labels_of(config.sample.labels, config.sample.seed, indices, num_classes)
-    w = np.full(batch_size, sample_set.w, np.float32)
-    arguments = jax.device_put((indices.astype(np.int32), c, w), split)
-    return draw(params, *arguments), c
-
-  for sample_set, indices in todo:
-    images, c = start(sample_set, indices)
-    images = np.asarray(images)[: len(indices)]
-    sample_set.write(workdir, indices[0], images, c[: len(indices)])
-    progress.update(len(indices), f'w={sample_set.w:g}')
-  progress.done()
-  write_grid(sets, workdir, n, num_classes)
+  n = config.sample.num_samples
+  missing = [(s, i) for s in sets for i in sorted(set(range(n)) - s.present(workdir))]
+  if missing:
+    _draw(config, workdir, missing, params, mesh, n * len(sets))
+    write_grid(sets, workdir, n, config_lib.dataset_of(config).num_classes)
   return step
+
+
+def _draw(config, workdir, missing, params, mesh, total):
+  """Draws and writes the missing (set, index) pairs, in full batches that may mix sets."""
+  batch_size = config.sample.batch_size
+  num_classes = config_lib.dataset_of(config).num_classes
+  draw, split = make_sampler(config, mesh), sharding.batch(mesh)
+  progress = Progress(f'generate {Path(workdir).name}', total, total - len(missing), 'images')
+
+  def start(batch):  # a short batch is filled up, so that one program serves all
+    filled = batch + [batch[-1]] * (batch_size - len(batch))
+    indices = np.array([i for _, i in filled], np.int32)
+    w = np.array([s.w for s, _ in filled], np.float32)
+    c = labels_of(config.sample.labels, config.sample.seed, indices, num_classes)
+    return batch, c, draw(params, *jax.device_put((indices, c, w), split))
+
+  def finish(batch, c, images):
+    images, first = np.asarray(images), 0
+    for stop in range(1, len(batch) + 1):  # one file for each run of consecutive indices of a set
+      (before, i), after = batch[stop - 1], batch[stop : stop + 1]
+      if after != [(before, i + 1)]:
+        before.write(workdir, batch[first][1], images[first:stop], c[first:stop])
+        first = stop
+    progress.update(len(batch), f'w={batch[-1][0].w:g}')
+
+  unguided = [(s, i) for s, i in missing if s.w == 0]  # by themselves: they skip the ∅ half
+  guided = [(s, i) for s, i in missing if s.w != 0]
+  running = None
+  for items in (unguided, guided):
+    for k in range(0, len(items), batch_size):
+      started = start(items[k : k + batch_size])
+      if running:  # written while the devices are at the next batch
+        finish(*running)
+      running = started
+  finish(*running)
+  progress.done()
 
 
 def load_params(
   config: ml_collections.ConfigDict, workdir: Path, step: int | None, mesh: jax.sharding.Mesh
 ) -> tuple[int, dict]:
-  """(step, parameters) of a checkpoint: the newest whole one, or that of `step`; EMA as config says."""
+  """(step, parameters) of the newest whole checkpoint, or of `step`; EMA as config says."""
   network = config_lib.network_of(config)
   create = functools.partial(train_state.create_params, network, config.seed)
   abstract = jax.tree.map(
@@ -174,9 +181,43 @@ def write_grid(sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: in
   image.save(Path(workdir) / Path(sets[0].path).parent / 'grid.png')
 
 
-def _runs(indices: list[int]) -> list[list[int]]:
-  """Splits increasing integers into runs of consecutive ones."""
-  if not indices:
-    return []
-  cuts = [k for k in range(1, len(indices)) if indices[k] != indices[k - 1] + 1]
-  return [indices[a:b] for a, b in zip([0, *cuts], [*cuts, len(indices)])]
+def define_flags() -> None:
+  """--workdir, --step, and a flag for each sampler setting that overrides the run's own."""
+  flags.DEFINE_string('workdir', None, 'The run, as cfg_jax.train left it.', required=True)
+  flags.DEFINE_integer('step', None, 'The checkpoint; by default the newest whole one.')
+  flags.DEFINE_list('w', None, 'Guidance strengths, such as 0,0.5,1. Sections 3 and 4.')
+  flags.DEFINE_integer('num_steps', None, 'T of Algorithm 2.')
+  # absl's own --v is short for --verbosity; here it is the paper's.
+  flags.DEFINE_float('v', None, 'Interpolates the log variance. Section 2.', allow_override=True)
+  flags.DEFINE_boolean('clip_x', None, 'Whether to clip every x̃ to [−1, 1].')
+  flags.DEFINE_integer('num_samples', None, 'Samples for each w.')
+  flags.DEFINE_integer('batch_size', None, 'Samples drawn at once.')
+  flags.DEFINE_string('labels', None, "'balanced', 'random', or one class.")
+  flags.DEFINE_integer('seed', None, 'Of noise and labels.')
+  flags.DEFINE_boolean('ema', None, 'Whether to sample with the averaged weights.')
+
+
+def config_from_flags() -> ml_collections.ConfigDict:
+  """The config of the run at --workdir, with `sample` overridden by the flags that are given."""
+  config = config_lib.of_run(Path(flags.FLAGS.workdir))
+  for name in config.sample:
+    if flags.FLAGS[name].value is not None:
+      config.sample[name] = flags.FLAGS[name].value
+  try:
+    config.sample.w = tuple(float(w) for w in config.sample.w)
+  except ValueError:
+    raise ValueError(f'--w={",".join(config.sample.w)} must be numbers, such as 0,0.5,1.') from None
+  return config
+
+
+def main(argv: list[str]) -> None:
+  """The command."""
+  del argv
+  config = config_from_flags()
+  sharding.setup_jax(config.sample.batch_size)
+  generate(config, Path(flags.FLAGS.workdir), flags.FLAGS.step)
+
+
+if __name__ == '__main__':
+  define_flags()
+  cli.run(main)

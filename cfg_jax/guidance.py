@@ -1,7 +1,7 @@
 """Section 3 of the paper: classifier-free guidance. The only file that knows w.
 
-w is the paper's guidance strength: w = 0 is the conditional model, w = −1 the unconditional one. Other
-texts use the scale s = 1 + w.
+w is the paper's guidance strength: w = 0 is the conditional model, w = −1 the unconditional one.
+Other texts use the scale s = 1 + w.
 """
 
 from collections.abc import Callable

@@ -22,8 +22,8 @@ def loss(
   """Mean over the batch and all dimensions of ‖ε_θ(z_λ, c) − ε‖². Algorithm 1; equation 5.
 
   eps_fn: (z (B, …), lam (B,), c (B,)) → (B, …); x: (B, …) in [−1, 1]; c: (B,) integers, replaced by
-  null_class (∅) with probability p_uncond ∈ [0, 1]. The paper sums over dimensions; the mean differs
-  by a constant factor only. Returns a float32 scalar.
+  null_class (∅) with probability p_uncond ∈ [0, 1]. The paper sums over dimensions; the mean
+  differs by a constant factor only. Returns a float32 scalar.
   """
   k_drop, k_lam, k_eps = jax.random.split(key, 3)
   batch_size = x.shape[0]

@@ -9,13 +9,12 @@ import csv
 import io
 import json
 import os
-import sys
 from pathlib import Path
 
 import jinja2
-from absl import app, flags, logging
+from absl import flags, logging
 
-from cfg_jax import figures, paper, results
+from cfg_jax import cli, figures, paper, results
 from cfg_jax.findings import VERDICTS, beside_paper, findings
 from cfg_jax.results import MEASURE, SAMPLER, Curve, Results, format_value
 
@@ -43,22 +42,24 @@ def to_csv(cells: tuple[dict, ...]) -> str:
   return out.getvalue()
 
 
+def _with_spread(values: dict, key: str) -> str:
+  spread = format_value(values.get(f'{key}_std'))
+  return format_value(values.get(key)) + (f' ± {spread}' if spread else '')
+
+
 def _table(cells: tuple[dict, ...]) -> dict:
   """The page's table: what varies as columns; provenance by row, and once where all rows agree."""
   fields, metrics = _columns(cells)
   shown = results.varying(cells, [k for k in SAMPLER + MEASURE if not k.endswith('sha256')])
-  if 'p_uncond' in shown and len({(c['run'], c['p_uncond']) for c in cells}) == len(
-    {c['p_uncond'] for c in cells}
-  ):
-    shown.remove('run')
-  columns = [*shown, 'w', *(k for k in metrics if k != 'IS_std')]
+  runs = {(c['run'], format_value(c.get('p_uncond'))) for c in cells}
+  if 'p_uncond' in shown and len(runs) == len({p for _, p in runs}):
+    shown.remove('run')  # p_uncond says it
+  columns = [*shown, 'w', *(k for k in metrics if not k.endswith('_std'))]
   apart = results.varying(cells, fields)
   rows = []
   for c in cells:
     values = c | c['metrics']
-    texts = [format_value(values.get(k)) for k in columns]
-    if 'IS_std' in values and 'IS' in columns:
-      texts[columns.index('IS')] += f' ± {format_value(values["IS_std"])}'
+    texts = [_with_spread(values, k) for k in columns]
     sort = [v if results.is_number(v := values.get(k)) else None for k in columns]
     details = [(k, format_value(c.get(k))) for k in apart]
     details += [(k, repr(v)) for k, v in c['metrics'].items()]
@@ -84,11 +85,15 @@ def _configs(found: Results) -> list[dict]:
   return out
 
 
+def _dataset(settings: dict) -> str:
+  return format_value(settings.get('dataset')) or 'unnamed data'
+
+
 def _panels(curves: list[Curve]) -> list[dict]:
   """Curves of one data set and one distance share axes, findings and the paper's table."""
   groups: dict[tuple, list[Curve]] = {}
   for c in curves:
-    groups.setdefault((str(c.settings.get('dataset')), c.distance), []).append(c)
+    groups.setdefault((_dataset(c.settings), c.distance), []).append(c)
   panels, first = [], 0
   for (dataset, distance), group in groups.items():
     theirs = paper.curves(dataset)
@@ -115,7 +120,8 @@ def _explorer(found: Results) -> tuple[list[dict], list[str], list[str]]:
   for p in pictures:
     cells = {c['w']: c for c in found.cells if {k: c.get(k) for k in SAMPLER} == p.settings}
     metrics = [
-      [(k, format_value(v)) for k, v in cells[w]['metrics'].items() if k != 'IS_std'] for w in p.w
+      [(k, _with_spread(m, k)) for k in m if not k.endswith('_std')]
+      for m in (cells[w]['metrics'] for w in p.w)
     ]
     sets.append(figures.embed(p) | {'metrics': metrics})
   settings = [p.settings for p in pictures]
@@ -136,6 +142,7 @@ def to_html(found: Results) -> str:
     trim_blocks=True,
     lstrip_blocks=True,
   )
+  environment.filters['keep'] = lambda text: text.replace(' = ', '\u00a0=\u00a0')  # on one line
   table = _table(found.cells)
   data = {
     'rows': [row['details'] for row in table['rows']],
@@ -143,7 +150,7 @@ def to_html(found: Results) -> str:
     'sets': [{k: v for k, v in s.items() if k != 'sheets'} for s in sets],
   }
   return environment.get_template('report.html.j2').render(
-    datasets=sorted({str(c.get('dataset')) for c in found.cells}),
+    datasets=sorted({_dataset(c) for c in found.cells}),
     num_cells=len(found.cells),
     num_runs=len(found.runs),
     panels=_panels(curves),
@@ -151,7 +158,8 @@ def to_html(found: Results) -> str:
     table=table,
     data=data,
     configs=_configs(found),
-    notes=[*found.notes, *notes],
+    notes=found.notes,
+    picture_notes=notes,
     sets=sets,
     choices=choices,
     chart_size=(figures.WIDTH, figures.HEIGHT, figures.LEFT, figures.RIGHT, figures.BOTTOM),
@@ -178,21 +186,17 @@ def write_report(workdir: Path) -> None:
   _write(workdir / 'report.html', page)
   for note in found.notes:
     logging.warning(note)
-  logging.info('%s: %d cells, %.2f MB', workdir / 'report.html', len(found.cells), len(page) / 1e6)
 
 
 def main(argv: list[str]) -> None:
-  """The command line; see the module's docstring."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments {argv[1:]}; use --workdir.')
-  try:
-    write_report(Path(flags.FLAGS.workdir))
-  except ValueError as error:
-    print(error, file=sys.stderr)
-    sys.exit(2)
+  """The command."""
+  del argv
+  workdir = Path(flags.FLAGS.workdir)
+  write_report(workdir)
+  for path in (workdir / 'report.html', workdir / 'report.csv'):
+    print(f'{path} ({path.stat().st_size / 1e6:.2f} MB)')
 
 
-if __name__ == '__main__':  # defined here, as a sweep that imports this file has its own --workdir
-  flags.DEFINE_string('workdir', None, 'The sweep to report on, e.g. runs/digits.')
-  flags.mark_flag_as_required('workdir')
-  app.run(main)
+if __name__ == '__main__':  # not above: a sweep that imports this file has its own --workdir
+  flags.DEFINE_string('workdir', None, 'The sweep, or the run, to report on.', required=True)
+  cli.run(main)

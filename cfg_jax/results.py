@@ -4,19 +4,24 @@ Reads the files that `evaluate` and `generate` wrote, and nothing else:
 `<workdir>/<run>/evals.jsonl`, `<run>/config.json` and `<run>/<samples>/*.npz`.
 """
 
+import functools
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+# What a file that is damaged, or is none of ours, raises on reading.
+_UNREADABLE = (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, zlib.error)
+
 # A cell's fields, in the order in which tables show them. Whatever else a line holds is provenance.
 SAMPLER = ('run', 'p_uncond', 'T', 'v', 'step', 'ema', 'clip_x', 'seed', 'labels')
 MEASURE = (
-  *('n', 'dataset', 'extractor', 'reference', 'reference_n'),
+  *('n', 'dataset', 'extractor', 'resize', 'reference', 'reference_n'),
   *('extractor_sha256', 'reference_sha256'),
 )
 
@@ -89,7 +94,7 @@ def read(workdir: Path) -> Results:
       try:
         cell = _parse(line, path.parent.resolve().name)
         runs[cell['run']] = path.parent
-      except ValueError as error:
+      except (ValueError, OverflowError) as error:
         notes.append(f'{path.relative_to(workdir)}, line {number}: left out, {error}.')
         continue
       identity = {k: v for k, v in cell.items() if k != 'metrics'}
@@ -97,7 +102,7 @@ def read(workdir: Path) -> Results:
   if not cells:
     raise ValueError(
       f'workdir={str(workdir)!r} holds no evaluated cell (<run>/evals.jsonl); '
-      'run experiments.sweep or cfg_jax.evaluation.evaluate first.'
+      'run experiments.sweep or cfg_jax.evaluate first.'
     )
 
   def order(item: tuple[str, dict]) -> tuple:
@@ -168,43 +173,64 @@ def curves(cells: Sequence[dict]) -> list[Curve]:
   return out
 
 
-def _shards(folder: Path) -> dict[int, tuple[Path, int, int]]:
-  """Sample index → its shard, its row there and its label. Reads no image."""
-  found = {}
+class _Shard(NamedTuple):
+  """One file of samples, its images unread."""
+
+  path: Path
+  indices: np.ndarray
+  labels: np.ndarray
+
+
+def _shards(folder: Path) -> list[_Shard]:
+  found = []
   for path in sorted(folder.glob('*.npz')):
     with np.load(path, allow_pickle=False) as shard:
-      for row, (i, label) in enumerate(zip(shard['indices'], shard['labels'])):
-        found[int(i)] = (path, row, int(label))
+      found.append(_Shard(path, shard['indices'], shard['labels']))
   return found
 
 
-def _choose(labels: dict[int, int], num_classes: int, per_class: int) -> list[int]:
-  """The first `per_class` indices of up to `num_classes` evenly spaced classes, class by class."""
-  of_class: dict[int, list[int]] = {}
-  for i in sorted(labels):
-    of_class.setdefault(labels[i], []).append(i)
-  classes = sorted(of_class)
+def _common(by_w: Sequence[list[_Shard]]) -> tuple[np.ndarray, np.ndarray]:
+  """Sample indices that every w has, ascending, and their labels."""
+  indices = [np.concatenate([s.indices for s in shards]) for shards in by_w]
+  labels = np.concatenate([s.labels for s in by_w[0]])
+  common = functools.reduce(np.intersect1d, indices[1:], np.unique(indices[0]))
+  order = np.argsort(indices[0])
+  return common, labels[order[np.searchsorted(indices[0][order], common)]]
+
+
+def _choose(labels: np.ndarray, num_classes: int, per_class: int) -> list[int]:
+  """Positions of the first `per_class` of up to `num_classes` evenly spaced classes."""
+  classes = np.unique(labels)
   count = min(num_classes, len(classes))
   kept = [classes[j * len(classes) // count] for j in range(count)]
-  return [i for c in kept for i in of_class[c][:per_class]]
+  return [int(i) for c in kept for i in np.flatnonzero(labels == c)[:per_class]]
 
 
 def _thin(values: list[float], count: int) -> list[float]:
-  """At most `count` of the values, evenly spaced, both ends kept."""
+  """At most `count` of the values, both ends kept, denser at the low end, where w matters most."""
   if len(values) <= count:
     return values
-  return [values[round(j * (len(values) - 1) / (count - 1))] for j in range(count)]
+  places = (np.linspace(0, 1, count) ** 1.5 * (len(values) - 1)).round().astype(int)
+  return [values[j] for j in np.unique(places)]
 
 
-def _read_images(shards: list[dict[int, tuple[Path, int, int]]], rows: list[int]) -> np.ndarray:
+def _read_images(by_w: Sequence[list[_Shard]], indices: np.ndarray) -> np.ndarray:
+  """Images of the given samples, (samples, w, H, W, C) uint8. Opens only the shards they are in."""
   out = []
-  for found in shards:
+  for shards in by_w:
     images = {}
-    for path in {found[i][0] for i in rows}:
-      with np.load(path, allow_pickle=False) as shard:
-        images[path] = shard['images']
-    out.append([images[found[i][0]][found[i][1]] for i in rows])
-  return np.swapaxes(np.array(out, np.uint8), 0, 1)
+    for s in shards:
+      rows = np.flatnonzero(np.isin(s.indices, indices))
+      if len(rows):
+        with np.load(s.path, allow_pickle=False) as shard:
+          images |= zip(s.indices[rows].tolist(), shard['images'][rows])
+    out.append([images[i] for i in indices.tolist()])
+  stacked = np.array(out).swapaxes(0, 1)
+  if stacked.ndim != 5 or stacked.dtype != np.uint8 or stacked.shape[-1] not in (1, 3):
+    raise ValueError(
+      f'images are {stacked.dtype} of shape {stacked.shape[2:]}, not uint8 (H, W, C)'
+    )
+  return stacked
 
 
 # (noises per class, classes, values of w), the richest first: the first within the budget is taken.
@@ -227,33 +253,35 @@ def pictures(results: Results, max_bytes: int) -> tuple[list[Pictures], list[str
   found = []
   for settings, folders in groups.values():
     try:
-      shards = {w: _shards(folders[w]) for w in sorted(folders)}
-      common = set.intersection(*(set(s) for s in shards.values()))
-      if common:
-        first = next(iter(shards.values()))
-        shape = _read_images([first], [min(common)]).shape[2:]
-        found.append((settings, shards, {i: first[i][2] for i in common}, math.prod(shape)))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+      by_w = {w: _shards(folders[w]) for w in sorted(folders)}
+      indices, labels = _common(list(by_w.values()))
+      if len(indices):
+        pixels = _read_images([next(iter(by_w.values()))], indices[:1]).size
+        found.append((settings, by_w, indices, labels, pixels))
+    except _UNREADABLE as error:
       notes.append(f'{settings["run"]}: samples left out, {error}.')
 
-  def cost(per_class: int, num_classes: int, num_w: int) -> list[int]:
-    return [
-      len(_choose(labels, num_classes, per_class)) * min(num_w, len(shards)) * pixels
-      for _, shards, labels, pixels in found
-    ]
+  def cost(per_class: int, num_classes: int, num_w: int) -> int:
+    return sum(
+      len(_choose(labels, num_classes, per_class)) * min(num_w, len(by_w)) * pixels
+      for _, by_w, _, labels, pixels in found
+    )
 
-  plan = next((p for p in _PLANS if sum(cost(*p)) <= max_bytes), _PLANS[-1])
-  while found and sum(cost(*plan)) > max_bytes:
+  plan = next((p for p in _PLANS if cost(*p) <= max_bytes), _PLANS[-1])
+  while found and cost(*plan) > max_bytes:
     notes.append(f'Samples of {found.pop()[0]["run"]} are not shown, to keep the page light.')
   per_class, num_classes, num_w = plan
   out = []
-  for name, (settings, shards, labels, _) in zip(
+  for name, (settings, by_w, indices, labels, _) in zip(
     names([f[0] for f in found], SAMPLER) if found else [], found
   ):
-    rows, ws = _choose(labels, num_classes, per_class), _thin(list(shards), num_w)
-    if len(ws) < len(shards):
-      notes.append(f'{name}: pictures of {len(ws)} of {len(shards)} values of w are shown.')
-    images = _read_images([shards[w] for w in ws], rows)
-    chosen = np.array([labels[i] for i in rows])
-    out.append(Pictures(name, settings, tuple(ws), np.array(rows), chosen, images))
-  return out, notes
+    chosen, ws = _choose(labels, num_classes, per_class), _thin(list(by_w), num_w)
+    if len(ws) < len(by_w):
+      notes.append(f'{len(ws)} of {len(by_w)} values of w are shown, to keep the page light.')
+    try:
+      images = _read_images([by_w[w] for w in ws], indices[chosen])
+    except _UNREADABLE as error:
+      notes.append(f'{name}: samples left out, {error}.')
+      continue
+    out.append(Pictures(name, settings, tuple(ws), indices[chosen], labels[chosen], images))
+  return out, list(dict.fromkeys(notes))

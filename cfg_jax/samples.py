@@ -1,4 +1,4 @@
-"""Samples on disk: what settings make a set of them, where it lies, which of its images are there."""
+"""Samples on disk: what settings make a set of them, where it lies, which images are there."""
 
 import dataclasses
 from pathlib import Path
@@ -42,7 +42,7 @@ class SampleSet:
     return found
 
   def write(self, workdir: Path, first: int, images: np.ndarray, labels: np.ndarray) -> None:
-    """Writes images first, first + 1, …: uint8 (n, H, W, C), int32 (n,); the whole file or nothing."""
+    """Writes images first, first + 1, …: uint8 (n, H, W, C), int32 (n,); all of them or none."""
     folder = Path(workdir) / self.path
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f'{first:08d}-{first + len(images):08d}.npz'

@@ -1,7 +1,7 @@
 """Placement, stated once: one `data` axis over all devices of all processes.
 
-`jax.jit` with these shardings is today's pmap: the same step runs on one core and on many hosts, and
-takes no `pmean`, since the loss is the mean of the global batch.
+`jax.jit` with these shardings is today's pmap: the same step runs on one core and on many hosts,
+and takes no `pmean`, since the loss is the mean of the global batch.
 """
 
 import os

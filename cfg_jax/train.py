@@ -37,7 +37,7 @@ def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransforma
 def make_train_step(
   config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-  """One step of Algorithm 1, Adam and EMA, as a pure function: (state, {'x', 'c'}) → (state, metrics).
+  """Algorithm 1, Adam and EMA as a pure function: (state, {'x', 'c'}) → (state, metrics).
 
   All randomness comes from config.seed and state.step, so a resumed run repeats it exactly.
   """
@@ -75,8 +75,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
   """Trains to config.train.num_steps, going on from the newest whole checkpoint in workdir.
 
   SIGTERM and SIGINT save a checkpoint and raise SystemExit. Raises ValueError, before anything is
-  written, where the config is wrong or the work directory was made by another, and FloatingPointError
-  where the loss or the gradient is not finite: from that step on nothing is saved.
+  written, where the config is wrong or the work directory was made by another, and
+  FloatingPointError where the loss or the gradient is not finite: nothing is saved from then on.
   """
   config_lib.validate(config, jax.device_count())
   config_lib.record(config, workdir)

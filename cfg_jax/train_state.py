@@ -11,7 +11,7 @@ from cfg_jax import unet
 
 
 class TrainState(NamedTuple):
-  """The state after `step` optimizer steps. No key is stored: randomness is a function of the step."""
+  """The state after `step` optimizer steps. No key: randomness is a function of the step."""
 
   step: jax.Array  # int32 scalar
   params: Any

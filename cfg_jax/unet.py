@@ -54,8 +54,8 @@ def embed_lambda(lam: jax.Array, dim: int) -> jax.Array:
 class GroupNorm(nnx.Module):
   """Group norm, then (1 + scale) y + shift: ADM's adaptive group norm when both are given.
 
-  In float32 whatever x is. All of it is one multiply-add a channel, a x + b, whose a and b (B, C) come
-  from the channels' first two moments: on a CPU that takes a third of the time of `nnx.GroupNorm`.
+  In float32 whatever x is. All of it is one multiply-add a channel, a x + b, whose a and b (B, C)
+  come from the channels' first two moments: a third of the time of `nnx.GroupNorm` on a CPU.
   """
 
   def __init__(self, channels: int, num_groups: int):

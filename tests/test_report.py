@@ -1,10 +1,20 @@
+import base64
+import csv
+import io
 import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
-from cfg_jax import report
+from cfg_jax import figures, findings, paper, report, results
+from cfg_jax.results import Curve, format_value
 
 W = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)
 
@@ -71,5 +81,530 @@ def workdir(tmp_path):
   return tmp_path
 
 
-def test_write(workdir):
+class Page(HTMLParser):
+  """Tags with their attributes, and all text, of a report."""
+
+  def __init__(self, workdir):
+    super().__init__()
+    self.tags, self.text, self.data, self.inside = [], '', None, None
+    self.html = (workdir / 'report.html').read_text(encoding='utf-8')
+    self.feed(self.html)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    self.inside = dict(attrs).get('id', 'code') if tag in ('script', 'style') else None
+
+  def handle_endtag(self, tag):
+    self.inside = None
+
+  def handle_data(self, data):
+    if self.inside == 'data':
+      self.data = json.loads(data)
+    elif self.inside is None:
+      self.text += data.replace('\u00a0', ' ')
+
+  def all(self, tag):
+    return [attrs for t, attrs in self.tags if t == tag]
+
+
+def report_on(workdir):
   report.write_report(workdir)
+  return Page(workdir)
+
+
+def rows_of(workdir):
+  with (workdir / 'report.csv').open(newline='') as f:
+    return list(csv.DictReader(f))
+
+
+def curve(w, fd, score, name='curve', p_uncond=0.1, distance='FID', **settings):
+  """A curve as `results.curves` makes it."""
+  cells = tuple({'w': x, 'metrics': {'IS_std': 0.0}} for x in w)
+  settings = {'run': name, 'p_uncond': p_uncond} | settings
+  return Curve(name, settings, distance, cells, *(np.array(a, float) for a in (w, fd, score)))
+
+
+def of_paper(dataset):
+  return [
+    curve(p.w, p.fid, p.inception_score, f'{p.field} = {p.value:g}', **{p.field: p.value})
+    for p in paper.curves(dataset)
+  ]
+
+
+# The files.
+
+
+def test_csv_has_one_row_for_each_cell_and_its_exact_values(workdir):
+  report.write_report(workdir)
+  rows = rows_of(workdir)
+  assert list(rows[0])[:5] == ['run', 'w', 'p_uncond', 'T', 'v']
+  assert [(r['run'], float(r['w'])) for r in rows] == [
+    (f'p_uncond={p}', w) for p in (0.1, 0.2, 0.5) for w in W
+  ]
+  cells = [json.loads(s) for s in (workdir / 'p_uncond=0.2/evals.jsonl').read_text().splitlines()]
+  for row, cell in zip(rows[len(W) :], cells):
+    assert {k: float(row[k]) for k in cell['metrics']} == cell['metrics']
+    assert row['extractor_sha256'] == 'ab' * 32 and row['ema'] == 'true'
+
+
+def test_equal_inputs_give_equal_bytes_whatever_the_order_of_lines(workdir):
+  report.write_report(workdir)
+  before = [(workdir / f).read_bytes() for f in ('report.csv', 'report.html')]
+  path = workdir / 'p_uncond=0.1/evals.jsonl'
+  path.write_text('\n'.join(reversed(path.read_text().splitlines())) + '\n')
+  report.write_report(workdir)
+  assert before == [(workdir / f).read_bytes() for f in ('report.csv', 'report.html')]
+  assert sorted(p.name for p in workdir.iterdir() if p.is_file()) == ['report.csv', 'report.html']
+
+
+def test_a_later_line_of_the_same_identity_counts(workdir):
+  metrics = {'FD-digits': 1.25, 'KID': 0.5, 'KID_std': 0.125}
+  write_run(workdir, 'p_uncond=0.1', 0.1, ws=(0.3,), metrics=metrics)
+  page = report_on(workdir)
+  rows = rows_of(workdir)
+  assert len(rows) == 3 * len(W)
+  (row,) = [r for r in rows if (r['run'], r['w']) == ('p_uncond=0.1', '0.3')]
+  assert (row['FD-digits'], row['IS'], row['KID']) == ('1.25', '', '0.5')
+  assert '0.5 ± 0.125' in page.text and 'KID_std' not in page.text
+
+
+def test_other_settings_are_other_cells(workdir):
+  write_run(workdir, 'p_uncond=0.1', 0.1, T=64)
+  found = results.read(workdir)
+  assert len(found.cells) == 4 * len(W)
+  assert [c.name for c in results.curves(found.cells)] == [
+    *('p_uncond = 0.1, T = 32', 'p_uncond = 0.1, T = 64'),
+    *('p_uncond = 0.2, T = 32', 'p_uncond = 0.5, T = 32'),
+  ]
+
+
+def test_curves_are_named_by_run_where_settings_do_not_tell_them_apart(tmp_path):
+  write_run(tmp_path, 'lr=1', 0.1)
+  write_run(tmp_path, 'lr=2', 0.1)
+  assert [c.name for c in results.curves(results.read(tmp_path).cells)] == ['lr=1', 'lr=2']
+
+
+def test_a_run_by_itself_is_a_work_directory_too(workdir):
+  page = report_on(workdir / 'p_uncond=0.2')
+  assert {r['run'] for r in rows_of(workdir / 'p_uncond=0.2')} == {'p_uncond=0.2'}
+  assert len(page.data['sets']) == 1
+
+
+def test_a_torn_line_is_named_and_left_out(workdir):
+  with (workdir / 'p_uncond=0.5/evals.jsonl').open('a') as f:
+    f.write('{"run": "p_uncond=0.5", "w": 0.')
+  page = report_on(workdir)
+  assert len(rows_of(workdir)) == 3 * len(W)
+  assert 'p_uncond=0.5/evals.jsonl, line 8: left out' in page.text
+
+
+@pytest.mark.parametrize(
+  'line',
+  [
+    '',
+    '{"w": 1}\n',
+    '[]\n',
+    '{"w": NaN, "metrics": {}}\n',
+    pytest.param(f'{{"w": 1{400 * "0"}, "metrics": {{}}}}\n', id='huge'),
+  ],
+)
+def test_nothing_to_report_is_one_line_and_exit_2(tmp_path, line):
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run/evals.jsonl').write_text(line)
+  (tmp_path / 'report.html').write_text('earlier')
+  command = [sys.executable, '-m', 'cfg_jax.report', '--workdir', str(tmp_path)]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2
+  assert done.stderr.count('\n') == 1 and f'workdir={str(tmp_path)!r}' in done.stderr
+  assert (tmp_path / 'report.html').read_text() == 'earlier'
+  assert not (tmp_path / 'report.csv').exists()
+
+
+def test_a_page_that_fails_leaves_both_files_alone(workdir, monkeypatch):
+  monkeypatch.setattr(report, 'to_html', lambda found: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    report.write_report(workdir)
+  assert not [p for p in workdir.iterdir() if p.is_file()]
+
+
+def test_needs_no_jax(workdir):
+  code = (
+    'import sys, pathlib, cfg_jax.report as r; r.write_report(pathlib.Path(sys.argv[1])); '
+    'sys.exit(str({"jax", "flax", "matplotlib", "tensorflow"} & set(sys.modules) or "") or 0)'
+  )
+  done = subprocess.run([sys.executable, '-c', code, workdir], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+
+
+# The page.
+
+
+def test_page_is_self_contained(workdir):
+  page = report_on(workdir)
+  assert '://' not in page.html.replace('http-equiv', '')
+  assert not page.all('iframe') and not page.all('object') and len(page.all('script')) == 2
+  for tag, attrs in page.tags:
+    for name in ('src', 'href', 'xlink:href', 'action', 'data'):
+      assert attrs.get(name, '#').startswith(('#', 'data:image/png;base64,', 'data:,')), (
+        tag,
+        attrs,
+      )
+
+
+HOSTILE = """"'&{{7*7}}<img src=x onerror=alert(1)><b>"""
+
+
+def test_page_escapes_what_comes_from_paths_and_files(tmp_path):
+  write_run(
+    tmp_path, HOSTILE, 0.1, dataset='<i>d</i>', extra={'note': '</script><script>alert(2)//'}
+  )
+  write_run(tmp_path, 'other', 0.1, dataset='<i>d</i>', metrics={'<u>FD</u>': 1.0, 'FD<u>': 2.0})
+  (tmp_path / HOSTILE / 'config.json').write_text(json.dumps({'<s>k': ['</dl><s>v']}))
+  page = report_on(tmp_path)
+  for tag in ('b', 'i', 'u', 's'):
+    assert not page.all(tag)
+  assert len(page.all('script')) == 2 and all('onerror' not in attrs for _, attrs in page.tags)
+  assert HOSTILE in page.text and '</dl><s>v' in page.text and '<i>d</i>' in page.text
+  assert page.data['sets'][0]['settings']['run'] == HOSTILE
+  assert {r['note'] for r in rows_of(tmp_path)} == {'</script><script>alert(2)//', ''}
+
+
+def test_page_without_samples_has_no_explorer(workdir):
+  for samples in workdir.glob('*/samples'):
+    shutil.rmtree(samples)
+  page = report_on(workdir)
+  assert page.data['sets'] == [] and not page.all('img')
+  assert 'explorer' not in [attrs.get('id') for attrs in page.all('section')]
+  assert len(page.all('circle')) == 3 * 3 * len(W)  # the curves are still there
+
+
+def test_samples_outside_the_run_are_not_read(tmp_path):
+  folder = write_run(tmp_path / 'work', 'run', 0.1)
+  shutil.move(folder / 'samples', tmp_path / 'elsewhere')
+  evals = (folder / 'evals.jsonl').read_text()
+  (folder / 'evals.jsonl').write_text(evals.replace('"samples/', '"../../elsewhere/'))
+  assert report_on(tmp_path / 'work').data['sets'] == []
+
+
+def test_a_damaged_shard_is_named(workdir):
+  shard = next((workdir / 'p_uncond=0.2').glob('samples/*/*/w=1/*.npz'))
+  shard.write_bytes(shard.read_bytes()[:-100])
+  page = report_on(workdir)
+  assert [s['settings']['p_uncond'] for s in page.data['sets']] == ['0.1', '0.5']
+  assert 'p_uncond=0.2: samples left out' in page.text
+
+
+@pytest.mark.parametrize('metrics', [{}, {'IS': 9.0}, {'FD-digits': 3.0, 'IS': float('nan')}])
+def test_one_cell_with_missing_metrics(tmp_path, metrics):
+  write_run(tmp_path, 'run', 0.1, ws=(0.3,), metrics=metrics)
+  page = report_on(tmp_path)
+  assert page.text.count('not tested here') == 3
+  assert not re.search(r'\bnan\b', page.text, re.IGNORECASE)
+  assert len(page.all('circle')) == len([v for v in metrics.values() if v == v])
+
+
+def test_unknown_fields_are_provenance(tmp_path):
+  write_run(tmp_path, 'run', 0.1, ws=(0.0, 1.0), extra={'code': {'version': 7}})
+  page = report_on(tmp_path)
+  assert ['code', '{"version": 7}'] in page.data['same']
+  assert ['w', '1.0'] not in page.data['same'] and ['w', '1'] in page.data['rows'][1]
+
+
+# The pictures.
+
+
+def tiles(page, index, sheet):
+  """The tiles of one embedded sheet, [class row][w column], (H, W, channels and alpha)."""
+  (src,) = [a['src'] for a in page.all('img') if a['id'] == f'sheet-{index}-{sheet}']
+  pixels = np.array(Image.open(io.BytesIO(base64.b64decode(src.split(',')[1]))))
+  info = page.data['sets'][index]
+  width, height = info['pitch']
+  gap = info['gap']
+  return [
+    [
+      pixels[r * height : (r + 1) * height - gap, c * width : (c + 1) * width - gap]
+      for c in range(len(info['w']))
+    ]
+    for r in range(len(info['classes']))
+  ]
+
+
+def test_sheets_hold_the_same_noise_under_each_w(workdir):
+  page = report_on(workdir)
+  info = page.data['sets'][1]
+  assert info['w'] == ['0', '0.1', '0.3', '0.5', '1', '2', '4']
+  assert info['classes'] == list(range(10)) and info['indices'][3] == list(range(30, 40))
+  shown = tiles(page, 1, 3)
+  for column, w in enumerate(info['w']):
+    folder = workdir / f'p_uncond=0.2/samples/step=1500,ema/T=32,v=0.3,seed=0,labels=balanced/w={w}'
+    images = np.concatenate([np.load(p)['images'] for p in sorted(folder.glob('*.npz'))])
+    for row in range(10):
+      np.testing.assert_array_equal(shown[row][column][..., :1], images[30 + row])
+  fd = {k: v for k, v in info['metrics'][3]}['FD-digits']
+  assert fd == format_value(12 + 4 * 0.2)  # at w = 0.5
+
+
+def test_only_noises_that_every_w_has_are_shown(workdir):
+  folder = next((workdir / 'p_uncond=0.1').glob('samples/*/*/w=2'))
+  sorted(folder.glob('*.npz'))[0].unlink()  # indices 0 to 49
+  page = report_on(workdir)
+  assert page.data['sets'][0]['indices'][0] == list(range(50, 60))
+  assert page.data['sets'][1]['indices'][0] == list(range(10))
+
+
+def test_large_images_are_thinned_to_the_budget(tmp_path, monkeypatch):
+  images = np.random.default_rng(0).random((40, 64, 64, 3))
+  ws = [j / 10 for j in range(41)]
+  write_run(tmp_path, 'run', 0.1, n=40, ws=ws, images=images, dataset='imagenet64', distance='FID')
+  budget = 11 * 10 * 64 * 64 * 3
+  monkeypatch.setattr(report, 'MAX_PIXEL_BYTES', budget)
+  page = report_on(tmp_path)
+  (info,) = page.data['sets']
+  assert len(info['indices']) == 1 and 8 <= len(info['w']) <= 11
+  assert (info['w'][0], info['w'][-1]) == ('0', '4')
+  assert len(page.html) < 1.5 * budget + 3e5  # base64 and PNG's overhead on noise; then the rest
+  assert f'{len(info["w"])} of 41 values of w are shown' in page.text
+  monkeypatch.setattr(report, 'MAX_PIXEL_BYTES', 1000)
+  page = report_on(tmp_path)
+  assert page.data['sets'] == [] and 'Samples of run are not shown' in page.text
+
+
+def test_write_png(workdir, tmp_path):
+  figures.write_png(workdir, tmp_path / 'picture.png')
+  first = np.array(Image.open(tmp_path / 'picture.png'))
+  assert first.shape[1] > 1000 and len(np.unique(first.reshape(-1, first.shape[-1]), axis=0)) > 100
+  for samples in workdir.glob('*/samples'):
+    shutil.rmtree(samples)
+  figures.write_png(workdir, tmp_path / 'curves.png')
+  assert np.array(Image.open(tmp_path / 'curves.png')).shape[1] < first.shape[1]
+
+
+@pytest.mark.parametrize(
+  'low, high', [(0, 4), (1.55, 26.22), (9.64, 10.01), (3, 3), (0, 0), (-1, 4)]
+)
+def test_ticks_are_few_round_and_cover(low, high):
+  got = figures.ticks(low, high)
+  assert got[0] <= low and high <= got[-1] and 2 <= len(got) <= 8
+  steps = np.diff(got)
+  np.testing.assert_allclose(steps, steps[0])
+  assert f'{steps[0]:.0e}'[0] in '125'
+
+
+# The findings.
+
+
+def test_the_paper_has_its_own_findings():
+  table1, table2 = of_paper('imagenet64'), of_paper('imagenet128')
+  assert [f.verdict for f in findings.findings(table1)] == ['yes', 'yes', 'yes']
+  assert [f.verdict for f in findings.findings(table2)] == ['yes', 'yes', 'untested']
+  assert [c.w[np.argmin(c.fd)] for c in table1 + table2] == [0.1, 0.1, 0.1, 0.4, 0.3, 0.3]
+  # At equal w ≥ 0.3, p_uncond = 0.5 has the lower FID: only frontiers show it worse.
+  low, _, high = table1
+  assert (high.fd[3:] < low.fd[3:]).all()
+  compared = findings.compare((high.fd, high.inception_score), (low.fd, low.inception_score))
+  assert compared.worse == 1 and compared.mean_difference > 0
+
+
+def test_findings_come_out_the_other_way_where_the_data_does():
+  w = [0, 1, 2]
+  good = curve(w, [3, 1, 2], [1, 2, 3], 'good', 0.5)
+  bad = curve(w, [4, 5, 6], [3, 2, 1], 'bad', 0.1)
+  assert [f.verdict for f in findings.findings([bad])] == ['no', 'no', 'untested']
+  assert [f.verdict for f in findings.findings([good, bad])] == ['partly', 'partly', 'no']
+  falling = findings.findings([curve(w, [3, 2, 1], [1, 3, 2])])
+  assert [f.verdict for f in falling] == ['partly', 'partly', 'untested']
+  assert 'largest w tried' in falling[0].lines[0]
+  assert 'falls on 1 of 2 steps in w, most from w = 1 to 2 (by 1)' in falling[1].lines[0]
+
+
+def test_findings_are_those_of_the_values_that_are_known():
+  nan = float('nan')
+  gaps = curve([0, 1, 2, 3, 4], [3, nan, 1, 5, 6], [1, 2, nan, 3, nan])
+  least, rises, _ = findings.findings([gaps])
+  assert (least.verdict, rises.verdict) == ('yes', 'yes')
+  assert 'least at w = 2: 1, against 3 at w = 0 and 6 at w = 4' in least.lines[0]
+  assert 'IS goes from 1 at w = 0 to 3 at w = 3 and never falls' in rises.lines[0]
+
+
+def test_frontiers_are_compared_only_where_all_else_is_equal():
+  w = [0, 1]
+  a, b = curve(w, [1, 2], [1, 2], 'a', 0.5, T=32), curve(w, [2, 3], [1, 2], 'b', 0.1, T=64)
+  assert findings.findings([a, b])[2].verdict == 'untested'
+  assert findings.findings([a, b._replace(settings=b.settings | {'T': 32})])[2].verdict == 'no'
+
+
+def test_frontier_of_a_line_and_of_a_bent_curve():
+  levels = np.array([0.0, 10.0, 15.0, 20.0, 20.1])
+  line = findings.frontier(np.array([1.0, 3.0]), np.array([10.0, 20.0]), levels)
+  np.testing.assert_allclose(line, [1, 1, 2, 3, np.inf])
+  # FD falls and rises again: below the turn the least FD holds; IS that falls back adds nothing.
+  bent = findings.frontier(
+    np.array([4.0, 2.0, 6.0, 9.0]), np.array([0.0, 12.0, 20.0, 15.0]), levels
+  )
+  np.testing.assert_allclose(bent, [2, 2, 3.5, 6, np.inf])
+
+
+def test_comparison_of_shifted_equal_and_crossing_frontiers():
+  fd, score = np.array([1.0, 3.0]), np.array([10.0, 20.0])
+  assert findings.compare((fd, score), (fd, score)) == (10, 20, 0, 0, 0)
+  np.testing.assert_allclose(findings.compare((fd + 1, score), (fd, score)), (10, 20, 1, 0, 1))
+  steep = np.array([0.0, 4.0])  # lower below IS 15, higher above it
+  crossing = findings.compare((steep, score), (fd, score))
+  np.testing.assert_allclose(crossing, (10, 20, 0.5, 0.5, 0), atol=2e-3)
+  # The shared range ends where the first frontier does.
+  assert findings.compare((fd, score), (fd, score - 4))[:2] == (6, 16)
+  # And it starts where FD is least: what lies below is on no frontier.
+  bent = (np.array([4.0, 2.0, 6.0]), np.array([0.0, 12.0, 20.0]))
+  mean = (1.25 * 1 + 1.5 * 7) / 8  # 1 to 1.5 from 12 to 13, where the other is still flat; then 1.5
+  got = findings.compare(bent, (bent[0] - 1, bent[1] + 1))
+  np.testing.assert_allclose(got, (12, 20, 1, 0, mean), atol=2e-3)
+
+
+# Beside the paper.
+
+
+def test_paper_tables():
+  first = paper.curves('imagenet64')[0]
+  assert (first.table, first.field, first.value) == ('Table 1', 'p_uncond', 0.1)
+  assert (first.w[1], first.fid[1], first.inception_score[-1]) == (0.1, 1.55, 260.2)
+  assert [c.value for c in paper.curves('imagenet128')] == [128, 256, 1024]
+  assert paper.curves('digits') == ()
+
+
+def test_ours_beside_the_paper(tmp_path):
+  write_run(tmp_path, 'run', 0.2, ws=(0.1, 0.15, 4.0), dataset='imagenet64', distance='FID-50k')
+  (ours,) = results.curves(results.read(tmp_path).cells)
+  first, last = findings.beside_paper(ours, paper.curves('imagenet64'))
+  np.testing.assert_allclose(first[:4], [0.1, ours.fd[0], 1.62, ours.fd[0] - 1.62])
+  score = ours.inception_score[2]
+  np.testing.assert_allclose(last[4:], [score, 248.97, score - 248.97])
+  page = report_on(tmp_path)
+  assert page.text.count('paper, p_uncond = ') >= 3 and 'Beside the paper’s Table 1' in page.text
+  drawn = [a for a in page.all('path') if a.get('class') == 'line dashed' and len(a['d']) > 50]
+  assert len(drawn) == 3 * 3
+
+
+def test_another_distance_is_not_put_beside_the_papers_fid(tmp_path):
+  write_run(tmp_path, 'run', 0.1, dataset='imagenet64', distance='FD-digits')
+  page = report_on(tmp_path)
+  assert 'Beside the paper' not in page.text and 'paper, p_uncond' not in page.text
+
+
+# A real browser.
+
+
+@pytest.fixture(scope='module')
+def shown(tmp_path_factory):
+  """A report with two T's for one p_uncond, and many w for another, as a file on disk."""
+  workdir = tmp_path_factory.mktemp('shown')
+  for p in (0.1, 0.2, 0.5):
+    write_run(workdir, f'p_uncond={p}', p, ws=W if p != 0.2 else [j / 10 for j in range(41)])
+  write_run(workdir, 'p_uncond=0.1', 0.1, T=64)
+  report.write_report(workdir)
+  return workdir / 'report.html'
+
+
+@pytest.fixture
+def open_page():
+  pytest.importorskip('selenium')
+  from experiments import report_screenshots
+
+  if not shutil.which('chromium'):
+    pytest.skip('no chromium on PATH')
+  return report_screenshots.open_page
+
+
+def stage(browser, name):
+  script = 'return document.querySelector(arguments[0]).toDataURL()'
+  return browser.execute_script(script, f'#{name} canvas')
+
+
+def ready(browser):
+  from selenium.webdriver.support.ui import WebDriverWait
+
+  WebDriverWait(browser, 10).until(
+    lambda b: b.execute_script('return document.querySelector("#now canvas") !== null')
+  )
+
+
+@pytest.mark.slow
+def test_browser_explorer(shown, open_page):
+  from selenium.webdriver.common.by import By
+  from selenium.webdriver.common.keys import Keys
+  from selenium.webdriver.support.ui import Select
+
+  with open_page(shown, 1180, 900) as browser:
+    ready(browser)
+
+    def text(name):
+      return browser.find_element(By.ID, name).text
+
+    slider = browser.find_element(By.ID, 'slider')
+    assert text('w') == 'w = 1' and slider.get_attribute('aria-valuetext') == 'w = 1'
+    before, now = stage(browser, 'before'), stage(browser, 'now')
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert text('w') == 'w = 2' and 'FD-digits 34.9' in text('readout')
+    assert stage(browser, 'before') == before and stage(browser, 'now') != now
+    marked = browser.find_elements(By.CSS_SELECTOR, '.point.now')
+    assert {m.get_attribute('data-w') for m in marked} == {'2'} and len(marked) == 4 * 3
+    slider.send_keys(Keys.HOME)
+    assert text('w') == 'w = 0' and stage(browser, 'now') == before
+
+    Select(browser.find_element(By.ID, 'class')).select_by_visible_text('3')
+    assert stage(browser, 'now') != before
+    label = browser.find_element(By.ID, 'now').get_attribute('aria-label')
+    assert label == 'Samples of class 3, p_uncond = 0.1, T = 32, w = 0'
+    for choice, value in (('T', '64'), ('p_uncond', '0.5')):
+      select = browser.find_element(By.CSS_SELECTOR, f'[data-choice={choice}]')
+      Select(select).select_by_visible_text(value)
+    assert 'no samples' in text('readout')  # p_uncond = 0.5 was sampled at T = 32 alone
+    assert browser.get_log('browser') == []
+
+
+@pytest.mark.slow
+def test_browser_table_and_curves(shown, open_page):
+  from selenium.webdriver.common.by import By
+  from selenium.webdriver.common.keys import Keys
+
+  with open_page(shown, 1180, 900) as browser:
+    ready(browser)
+
+    def column(j):
+      cells = browser.find_elements(By.CSS_SELECTOR, f'#table tbody td:nth-child({j + 1})')
+      return [float(c.get_attribute('data-v')) for c in cells]
+
+    heads = browser.find_elements(By.CSS_SELECTOR, '#table thead button')
+    j = [h.text.split()[0] for h in heads].index('FD-digits')
+    unsorted = column(j)
+    heads[j].send_keys(Keys.ENTER)
+    assert column(j) == sorted(unsorted) != unsorted
+    heads[j].send_keys(Keys.ENTER)
+    assert column(j) == sorted(unsorted, reverse=True)
+    th = browser.find_elements(By.CSS_SELECTOR, '#table [aria-sort]')
+    assert [h.get_attribute('aria-sort') for h in th] == ['descending']
+
+    browser.find_element(By.CSS_SELECTOR, '#table .more').send_keys(Keys.ENTER)
+    dialog = browser.find_element(By.ID, 'provenance')
+    assert dialog.is_displayed() and 'cd' * 32 in dialog.text and '87.5' in dialog.text
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not dialog.is_displayed()
+
+    line = browser.find_element(By.CSS_SELECTOR, '[data-group="1"] .line')
+    assert line.is_displayed()
+    browser.find_element(By.CSS_SELECTOR, '[data-toggle="1"]').send_keys(Keys.SPACE)
+    assert not line.is_displayed()
+    assert browser.get_log('browser') == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('width, dark', [(1180, False), (360, False), (360, True)])
+def test_browser_fits_the_screen_and_the_mode(shown, open_page, width, dark):
+  from experiments.report_screenshots import screenshot
+
+  with open_page(shown, width, 800, dark) as browser:
+    ready(browser)
+    assert browser.execute_script('return document.documentElement.scrollWidth') <= width
+    pixels = np.array(screenshot(browser))
+    background, ink = np.median(pixels), pixels.min() if not dark else pixels.max()
+    assert (background < 40 and ink > 200) if dark else (background > 240 and ink < 60)
+    assert browser.get_log('browser') == []

@@ -17,7 +17,7 @@ BATCH_SIZE = 500  # every call is padded to a multiple, so that it compiles once
 
 
 def logits_and_features(params: dict, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Two convolutions and two dense layers: uint8 (B, 8, 8, 1) → logits (B, 10), features (B, 64)."""
+  """Two convolutions, two dense layers: uint8 (B, 8, 8, 1) → logits (B, 10), features (B, 64)."""
   x = images.astype(jnp.float32) / 127.5 - 1
   for name, stride in (('conv1', 1), ('conv2', 2)):
     x = jax.lax.conv_general_dilated(
