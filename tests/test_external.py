@@ -101,6 +101,13 @@ def test_mismatches_are_refused_before_the_samples_are_seen(files):
     with pytest.raises(ValueError, match='samples have .*ours.npz has') as error:
       external.evaluate(files / 'samples.npz', files / 'ours.npz', extractor)
     assert '\n' not in str(error.value) and extractor.seen == 1
+  external.make_reference(
+    files / 'real.npz', files / 'rounded.npz', Projection(), quantisation='round'
+  )
+  with pytest.raises(ValueError, match='quantisation: the samples have truncate, .* has round'):
+    external.evaluate(
+      files / 'samples.npz', files / 'rounded.npz', Projection(), quantisation='truncate'
+    )
   np.savez(files / 'other.npz', mu=np.zeros(5), sigma=np.eye(5))
   with pytest.raises(ValueError, match='gives 6 features.*other.npz has 5'):
     external.evaluate(files / 'samples.npz', files / 'other.npz', Projection())
@@ -148,12 +155,22 @@ def test_bad_input_overwrites_nothing(files):
   assert {f: f.read_bytes() for f in files.iterdir()} == before
 
 
-def test_real_digits(tmp_path):
+def test_real_digits(tmp_path, monkeypatch):
   """The data set against itself and against noise, with the shipped extractor."""
+  monkeypatch.setitem(external.METRIC_SETTINGS, 'kid_subset_size', 100)
   extractor = DigitsExtractor()
   path = tmp_path / 'digits.npz'
   made = external.make_reference('digits', path, extractor, data_dir=tmp_path / 'data')
   assert made['dataset'] == 'digits-train' and made['reference_n'] == 1797
+  assert references.read(path).settings == {
+    'extractor': 'digits',
+    'extractor_sha256': extractor.sha256,
+    'resize': 'none',
+    'quantisation': 'round',
+    'dataset': 'digits-train',
+    'fingerprint': made['fingerprint'],
+    'pixels_sha256': made['pixels_sha256'],
+  }
   source = external._dataset_images('digits', tmp_path / 'data', 'train')[0]
   images = np.concatenate(list(source.batches(500)))
   np.savez(tmp_path / 'same.npz', images)

@@ -74,10 +74,12 @@ def make_reference(
   *,
   data_dir: str | Path = 'data',
   split: str = 'train',
+  quantisation: str | None = None,
 ) -> dict:
   """Statistics of a data set, by its name here, or of images at a path; returns what was written.
 
-  Interrupted, it goes on from a file beside `out`.
+  quantisation: how these images became uint8 ('round' or 'truncate'), if that is known; data sets
+  prepared here were rounded. Interrupted, it goes on from a file beside `out`.
   Raises ValueError, one line, where `out` exists already or the data cannot be read.
   """
   if Path(out).exists():
@@ -88,8 +90,9 @@ def make_reference(
     images, dataset = _dataset_images(what, Path(data_dir).expanduser(), split)
   out = Path(out)
   found = _extract_reference(images, extractor, out.with_name(f'{out.name}.unfinished.npz'))
-  settings = features.settings(extractor) | dataset
-  settings |= {'pixels_sha256': found.fingerprint}
+  settings = features.settings(extractor) | dataset | {'pixels_sha256': found.fingerprint}
+  if quantisation:
+    settings['quantisation'] = quantisation
   references.write(out, found, settings)
   return {'reference': str(out), 'reference_n': images.n, **settings}
 
@@ -161,7 +164,7 @@ def _extract_reference(
 
 
 def _dataset_images(name: str, data_dir: Path, split: str) -> tuple[samples.Images, dict]:
-  """A data set's images, and what identifies them."""
+  """A data set's images, and what a reference says of them."""
   dataset = datasets.get(name, data_dir)
   source = dataset.open(data_dir, split)
 
@@ -171,4 +174,8 @@ def _dataset_images(name: str, data_dir: Path, split: str) -> tuple[samples.Imag
       yield np.stack([example['image'] for example in source.__getitems__(rows)])
 
   images = samples.Images(data_dir / name, len(source), dataset.image_shape, pieces)
-  return images, {'dataset': f'{name}-{split}', 'fingerprint': datasets.fingerprint(source)}
+  return images, {
+    'dataset': f'{name}-{split}',
+    'fingerprint': datasets.fingerprint(source),
+    'quantisation': 'round',
+  }

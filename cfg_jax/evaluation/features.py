@@ -76,38 +76,38 @@ def stream(
   Raises ValueError on features that are not finite, where there is no image at all, and where
   `resume` is of other images or settings.
   """
-  found = _load(resume, settings(extractor)) if resume and resume.exists() else None
-  known = found.moments.n if found else 0
+  earlier = _load(resume, settings(extractor)) if resume and resume.exists() else None
+  if earlier:
+    moments, spatial, known = earlier.moments, earlier.spatial, earlier.moments.n
+    logits, kept = [earlier.logits], [earlier.kept]
+  else:
+    moments, spatial, known, logits, kept = None, None, 0, [], []
   fingerprint, done, saved = '', 0, time.monotonic()
-  logits, kept = ([found.logits], [found.kept]) if found else ([], [])
   progress = Progress(f'features {extractor.name}', total, known, 'images') if total else None
+
+  def so_far() -> Features:
+    return Features(moments, spatial, np.concatenate(logits), np.concatenate(kept), fingerprint)
+
   for images in batches:
     for image in images:
       fingerprint = hashlib.sha256(fingerprint.encode() + image.tobytes()).hexdigest()
       done += 1
-      if done == known and fingerprint != found.fingerprint:
+      if done == known and fingerprint != earlier.fingerprint:
         raise ValueError(f'{resume} is of other images; remove it to begin anew.')
-    images = images[max(0, len(images) - max(0, done - known)) :]
+    images = images[max(0, len(images) - max(0, done - known)) :]  # those not known yet
     if not len(images):
       continue
     out = extractor(images)
-    f, spatial = out['features'], out.get('spatial')
-    found = found or Features(
-      Moments.zeros(f.shape[1]),
-      None if spatial is None else Moments.zeros(spatial.shape[1]),
-      *(None, None, ''),
-    )
-    found.moments.update(f)
-    if spatial is not None:
-      found.spatial.update(spatial)
+    f = out['features']
+    moments = (moments or Moments.zeros(f.shape[1])).update(f)
+    if 'spatial' in out:
+      spatial = (spatial or Moments.zeros(out['spatial'].shape[1])).update(out['spatial'])
     logits.append(out['logits'])
     kept.append(f if keep is None else f[keep[done - len(f) : done]])
     if progress:
       progress.update(len(images))
     if resume and time.monotonic() - saved > SAVE_SECONDS:
-      found = _joined(found, logits, kept, fingerprint)
-      logits, kept = [found.logits], [found.kept]
-      _save(resume, found, settings(extractor))
+      _save(resume, so_far(), settings(extractor))
       saved = time.monotonic()
   if done < known:
     raise ValueError(f'{resume} is of other images; remove it to begin anew.')
@@ -117,13 +117,7 @@ def stream(
     progress.done()
   if resume:
     resume.unlink(missing_ok=True)
-  return _joined(found, logits, kept, fingerprint)
-
-
-def _joined(found: Features, logits: list, kept: list, fingerprint: str) -> Features:
-  return Features(
-    found.moments, found.spatial, np.concatenate(logits), np.concatenate(kept), fingerprint
-  )
+  return so_far()
 
 
 def _save(path: Path, found: Features, made_with: dict) -> None:
