@@ -5,13 +5,14 @@ import subprocess
 import sys
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import random_inception
 from random_inception import GOLDEN
 
-from cfg_jax.evaluation import features, inception, metrics, weights
+from cfg_jax.evaluation import external, features, inception, metrics, weights
 from cfg_jax.evaluation.inception import Inception
 from cfg_jax.evaluation.statistics import Moments
 
@@ -57,6 +58,35 @@ def test_every_tap_is_the_originals(golden, params):
   for name in ('pool3', 'logits_unbiased', 'logits', 'spatial', 'half_pixel'):
     assert relative(ours[name], golden[name]) < 1e-5, name
   assert relative(golden['half_pixel'], golden['pool3']) > 1e-3
+
+
+def equations(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from equations(inner)
+
+
+def test_every_product_is_of_highest_precision(params):
+  """A GPU would take TF32 by default, a TPU bfloat16; a CPU shows neither."""
+  images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.uint8)
+  traced = jax.make_jaxpr(inception._extract, static_argnums=2)(params, images, 'tf1')
+  products = [
+    e
+    for e in equations(traced.jaxpr)
+    if e.primitive.name in ('conv_general_dilated', 'dot_general')
+  ]
+  assert len(products) == 96, '94 layers, one of them twice, and the last'
+  highest = (jax.lax.Precision.HIGHEST,) * 2
+  assert all(e.params['precision'] == highest for e in products)
+
+
+@pytest.mark.parametrize('platform', ['cuda', 'tpu'])
+def test_the_same_program_lowers_for_accelerators(params, platform):
+  extract = jax.jit(inception._extract, static_argnames='how')
+  images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.uint8)
+  exported = jax.export.export(extract, platforms=[platform])(params, images, how='tf1')
+  assert [v.shape for v in exported.out_avals] == [(2, 2048), (2, 1008), (2, 2023)]
 
 
 class TestResize:
@@ -206,31 +236,39 @@ def test_eight_devices_give_the_same(weight_file, golden, tmp_path):
   assert distances[0] == pytest.approx(distances[1], rel=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif('CFG_JAX_INCEPTION' not in os.environ, reason='needs the public weights')
-def test_known_values_with_the_public_weights():
-  """ADM's published numbers for its own samples; their files are beside the weights."""
-  from cfg_jax.evaluation import external
+# $CFG_JAX_INCEPTION names the public weight file; ADM's sample and reference files lie beside it.
+WITH_WEIGHTS = pytest.mark.skipif(
+  'CFG_JAX_INCEPTION' not in os.environ, reason='needs the public weights: CFG_JAX_INCEPTION=path'
+)
+KNOWN_VALUES = {
+  ('admnet_guided_upsampled_imagenet256', 'VIRTUAL_imagenet256_labeled'): {
+    'FID-50k': 3.94256,
+    'sFID': 6.14043,
+    'IS': 215.837,
+    'precision': 0.8265,
+    'recall': 0.5309,
+  },
+  ('admnet_imagenet64', 'VIRTUAL_imagenet64_labeled'): {'FID-50k': 2.61416},
+}
 
+
+@WITH_WEIGHTS
+def test_public_weights_are_known():
   extractor = Inception()
-  assert extractor.is_public
-  folder = weights.locate().parent
-  known = {
-    ('admnet_guided_upsampled_imagenet256', 'VIRTUAL_imagenet256_labeled'): {
-      'FID-50k': 3.94256,
-      'sFID': 6.14043,
-      'IS': 215.837,
-      'precision': 0.8265,
-      'recall': 0.5309,
-    },
-    ('admnet_imagenet64', 'VIRTUAL_imagenet64_labeled'): {'FID-50k': 2.61416},
-  }
-  found = [pair for pair in known if all((folder / f'{name}.npz').is_file() for name in pair)]
-  assert found, f'put the sample and reference files of guided-diffusion into {folder}'
-  for names in found:
-    samples, reference = (folder / f'{name}.npz' for name in names)
-    ours = external.evaluate(samples, reference, extractor)['metrics']
-    for metric, value in known[names].items():
-      # IS there is of unshuffled splits, and precision and recall of float16 distances.
-      tolerance = {'FID-50k': 1e-3, 'sFID': 1e-3}.get(metric, 1e-2)
-      assert ours[metric] == pytest.approx(value, rel=tolerance), metric
+  assert extractor.is_public and extractor.name == 'inception-2015-12-05'
+  state = weights.read(weights.locate())
+  assert sum(v.size for k, v in state.items() if 'num_batches' not in k) == 23_885_392
+
+
+@WITH_WEIGHTS
+@pytest.mark.parametrize('names', KNOWN_VALUES)
+def test_known_values_with_the_public_weights(names):
+  """What ADM's evaluator printed for its own samples (guided-diffusion, evaluations/README.md)."""
+  files = [weights.locate().parent / f'{name}.npz' for name in names]
+  if not all(file.is_file() for file in files):
+    pytest.skip(f'needs {files[0]} and {files[1]}')
+  ours = external.evaluate(*files, Inception())['metrics']
+  for metric, value in KNOWN_VALUES[names].items():
+    # ADM's IS is of unshuffled splits, its precision and recall of float16 distances.
+    tolerance = 1e-3 if 'FID' in metric else 1e-2
+    assert ours[metric] == pytest.approx(value, rel=tolerance), metric
