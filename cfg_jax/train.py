@@ -150,9 +150,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       if saves:
         position = step * config.train.batch_size
         checkpoints.save(step, state, {'position': position, 'fingerprint': fingerprint})
-      progress.update(1, f'loss {log.loss:.4f}')
+      progress.update(1, f'loss {log.loss:.3f}')
   checkpoints.close()
-  progress.done(f'loss {log.loss:.4f}')
+  progress.done(f'loss {log.loss:.3f}')
   log.close()
   batches.close()
   if stop.signum:
