@@ -54,7 +54,7 @@ def evaluate(
   if quantisation:
     settings['quantisation'] = quantisation
   dim = extractor(next(images.batches(1)))['features'].shape[1]
-  reference = _load_reference(reference_path, extractor, settings, dim)
+  reference = load_reference(reference_path, extractor, settings, dim)
   fake = features.stream(images.batches(BATCH, n), extractor, total=n, resume=resume)
   return {
     'samples': str(samples_path),
@@ -140,8 +140,12 @@ def provenance(reference: Reference) -> dict:
   }
 
 
-def _load_reference(path: str | Path, extractor: Extractor, settings: dict, dim: int) -> Reference:
-  """Statistics at `path`, checked against the samples' settings, or computed from its images."""
+def load_reference(path: str | Path, extractor: Extractor, settings: dict, dim: int) -> Reference:
+  """Statistics at `path`, or else of the images there.
+
+  settings: the samples' (`features.settings`, and their quantisation if known), dim: the number of
+  their features; ValueError, one line, where a file of statistics has others.
+  """
   if not references.has_statistics(path):
     return references.of_features(path, _extract_reference(samples.open_images(path), extractor))
   reference = references.read(path)
