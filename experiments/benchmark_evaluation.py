@@ -7,7 +7,6 @@ batch, in turn; and the seconds of one Fréchet distance of 2048 features beside
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,8 +18,6 @@ from absl import app, flags
 
 from cfg_jax import sharding
 from cfg_jax.evaluation import inception, metrics
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
 
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 32, 'Images at once, for both.')
 SIZE = flags.DEFINE_integer('size', 64, 'Their height and width.')
@@ -40,9 +37,9 @@ def seconds(**calls: Callable[[], object]) -> dict[str, float]:
 
 def extractor() -> None:
   """Images per second, ours and torch-fidelity's."""
-  import originals  # here, so that the other benchmark runs without PyTorch
-  import random_inception
-  import torch
+  import torch  # here, so that the other benchmark runs without it
+
+  from tests import originals, random_inception
 
   sharding.setup_jax(BATCH_SIZE.value)  # one JAX device a core, as the commands do
   state = random_inception.random_state()

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-import random_inception
-from test_features import Projection
 
 from cfg_jax.evaluation import external, features, metrics, references
 from cfg_jax.evaluation.digits import DigitsExtractor
 from cfg_jax.evaluation.statistics import Moments
+from tests import random_inception
+from tests.test_features import Projection
 
 REAL = random_inception.images(1, 300, 5, 4, 3)
 FAKE = random_inception.images(2, 200, 5, 4, 3)
@@ -155,12 +155,12 @@ def test_bad_input_overwrites_nothing(files):
   assert {f: f.read_bytes() for f in files.iterdir()} == before
 
 
-def test_real_digits(tmp_path, monkeypatch):
+def test_real_digits(tmp_path, data_dir, monkeypatch):
   """The data set against itself and against noise, with the shipped extractor."""
   monkeypatch.setitem(external.METRIC_SETTINGS, 'kid_subset_size', 100)
   extractor = DigitsExtractor()
   path = tmp_path / 'digits.npz'
-  made = external.make_reference('digits', path, extractor, data_dir=tmp_path / 'data')
+  made = external.make_reference('digits', path, extractor, data_dir=data_dir)
   assert made['dataset'] == 'digits-train' and made['reference_n'] == 1797
   assert references.read(path).settings == {
     'extractor': 'digits',
@@ -171,7 +171,7 @@ def test_real_digits(tmp_path, monkeypatch):
     'fingerprint': made['fingerprint'],
     'pixels_sha256': made['pixels_sha256'],
   }
-  source = external._dataset_images('digits', tmp_path / 'data', 'train')[0]
+  source = external._dataset_images('digits', data_dir, 'train')[0]
   images = np.concatenate(list(source.batches(500)))
   np.savez(tmp_path / 'same.npz', images)
   noise = np.random.RandomState(0).randint(0, 256, images.shape)

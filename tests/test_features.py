@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import random_inception
 
 from cfg_jax.evaluation import features
+from tests import random_inception
 
 IMAGES = random_inception.images(0, 60, 5, 4, 3)
 

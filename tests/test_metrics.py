@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from random_inception import GOLDEN
 
 from cfg_jax.evaluation import metrics
+from tests.random_inception import GOLDEN
 
 
 def spd(rng, dim, condition=1e3):

@@ -8,7 +8,7 @@ import os
 import pytest
 
 try:
-  import originals
+  from tests import originals
 except ImportError as error:
   if os.environ.get('CI'):
     raise
@@ -17,10 +17,10 @@ except ImportError as error:
 import jax
 import jax.numpy as jnp
 import numpy as np
-import random_inception
 import torch
 
 from cfg_jax.evaluation import inception, metrics, weights
+from tests import random_inception
 
 BOUND = 1e-5  # relative L2 on every tap
 

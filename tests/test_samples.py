@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import random_inception
 from PIL import Image
 
 from cfg_jax.evaluation import samples
+from tests import random_inception
 
 IMAGES = random_inception.images(0, 23, 6, 5, 3)
 

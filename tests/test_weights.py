@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_inception import GOLDEN
 
 from cfg_jax.evaluation import weights
+from tests.random_inception import GOLDEN
 
 
 @pytest.mark.parametrize('name', ['zip.pth', 'legacy.pth'])

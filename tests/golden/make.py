@@ -1,23 +1,18 @@
 """Writes the golden files of the quick tests from the originals: torch-fidelity, pytorch-fid, prdc.
 
-  pip install -e '.[test,parity]' && python tests/golden/make.py
+  pip install -e '.[test,parity]' && python -m tests.golden.make
 
 The quick tests compare with these files where PyTorch is not installed; `test_parity_evaluation.py`
 compares with the originals themselves.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-import originals  # noqa: E402
-import random_inception  # noqa: E402
+from tests import originals, random_inception
 
 
 def write_inception(folder: Path) -> None:
@@ -57,6 +52,7 @@ def write_torch_files(folder: Path) -> None:
 
 
 if __name__ == '__main__':
-  write_inception(HERE)
-  write_metrics(HERE)
-  write_torch_files(HERE)
+  folder = Path(__file__).parent
+  write_inception(folder)
+  write_metrics(folder)
+  write_torch_files(folder)
