@@ -68,7 +68,7 @@ def evaluate(
 
 
 def make_reference(
-  what: str,
+  what: str | Path,
   out: str | Path,
   extractor: Extractor,
   *,
@@ -84,10 +84,10 @@ def make_reference(
   """
   if Path(out).exists():
     raise ValueError(f'{out} exists; choose another name, or remove it first.')
-  if Path(what).exists():
+  if what not in datasets.DATASETS and Path(what).exists():
     images, dataset = samples.open_images(what), {'dataset': str(what)}
   else:
-    images, dataset = _dataset_images(what, Path(data_dir).expanduser(), split)
+    images, dataset = _dataset_images(str(what), Path(data_dir).expanduser(), split)
   out = Path(out)
   found = _extract_reference(images, extractor, out.with_name(f'{out.name}.unfinished.npz'))
   settings = features.settings(extractor) | dataset | {'pixels_sha256': found.fingerprint}
