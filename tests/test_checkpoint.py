@@ -7,7 +7,7 @@ import pytest
 
 from cfg_jax.checkpoint import Checkpoints, digests
 
-STATE = {'step': jnp.int32(7), 'params': {0: {'w': jnp.arange(4096.0)}, 'b': jnp.ones((3, 5))}}
+STATE = {'step': jnp.int32(7), 'params': {'a': {0: jnp.arange(4096.0)}, 'b': jnp.ones((3, 5))}}
 
 
 def abstract(state):
