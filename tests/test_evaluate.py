@@ -10,7 +10,7 @@ from cfg_jax import config as config_lib
 from cfg_jax import evaluate, generate, train
 from cfg_jax.evaluation import metrics
 from cfg_jax.evaluation.digits import DigitsExtractor, logits_and_features
-from cfg_jax.samples import SampleSet
+from cfg_jax.sample_set import SampleSet
 from experiments import train_digits_classifier
 
 

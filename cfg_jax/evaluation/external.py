@@ -97,6 +97,13 @@ def make_reference(
   return {'reference': str(out), 'reference_n': images.n, **settings}
 
 
+def dataset_reference(name: str, data_dir: Path, split: str, extractor: Extractor) -> Reference:
+  """The reference of a data set, computed here and kept nowhere: for small ones."""
+  images, settings = _dataset_images(name, data_dir, split)
+  found = _extract_reference(images, extractor)
+  return dataclasses.replace(references.of_features(images.path, found), settings=settings)
+
+
 def compare(fake: Features, reference: Reference, extractor: Extractor) -> dict[str, float]:
   """Every metric that the reference has the means for, by the name the report knows it by.
 
