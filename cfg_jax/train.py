@@ -112,7 +112,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       return
     checkpoints.set_aside_after(step)
 
-    batches = data.batches(
+    batches = data.Batches(
       source,
       batch_size=config.train.batch_size,
       seed=config.seed,
