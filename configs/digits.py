@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
   config.train.grad_clip = 1.0  # the authors' public code
   config.train.ema_decay = 0.995  # ADM: 0.9999, over 500 times the steps
   config.train.log_every = 50
-  config.train.checkpoint_every = 200
+  config.train.checkpoint_every = 400
   config.train.keep_checkpoints = 2
 
   config.sample = ConfigDict()
