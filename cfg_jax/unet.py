@@ -14,7 +14,7 @@ digits and the paper; the numbers differ:
 
 Common to both: BigGAN up and down blocks, adaptive group norm (scale and shift, 32 groups), outputs
 of residual branches and of the network initialised at zero. Not in the paper: the embedding of λ,
-here that of the authors' public diffusion code. Initialisation is Flax's (LeCun normal).
+see `embedding`. Initialisation is Flax's (LeCun normal).
 """
 
 import dataclasses
@@ -24,6 +24,8 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from cfg_jax.embedding import embed_lambda
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +44,7 @@ class UNetConfig:
   norm_groups: int
   dtype: str  # of the computation; parameters, norms and softmax are float32
   remat: bool  # recompute each block in the backward pass instead of storing its insides
-
-
-def embed_lambda(lam: jax.Array, dim: int) -> jax.Array:
-  """Sinusoids of 1000·arctan(e^{−λ/2})/(π/2) ∈ [0, 1000], periods 2π…2π·10⁴. (B,) → (B, dim)."""
-  t = 1000 / (jnp.pi / 2) * jnp.arctan(jnp.exp(-0.5 * lam))
-  angle = t[:, None] * jnp.exp(-jnp.log(10_000.0) * jnp.arange(dim // 2) / (dim // 2))
-  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+  lambda_embedding: str = 'arctan'  # or, for ADM's published networks, another of `embedding`
 
 
 class GroupNorm(nnx.Module):
@@ -192,8 +188,8 @@ class UNet(nnx.Module):
     run = lambda stage, *args: (jax.checkpoint(stage) if config.remat else stage)(*args)  # noqa: E731
     keys = iter([None] * len(stages) if key is None else jax.random.split(key, len(stages)))
 
-    emb = self.lambda_out(nnx.silu(self.lambda_in(embed_lambda(lam, config.channels))))
-    emb = emb + self.class_emb(c)
+    emb = self.lambda_in(embed_lambda(lam, config.channels, config.lambda_embedding))
+    emb = self.lambda_out(nnx.silu(emb)) + self.class_emb(c)
     h = self.conv_in(z.astype(config.dtype))
     skips = [h]
     for stage in self.down:
