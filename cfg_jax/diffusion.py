@@ -16,17 +16,15 @@ def log_snr(u: jax.Array, lambda_min: float = -20.0, lambda_max: float = 20.0) -
   Shape follows u.
   """
   u = jnp.asarray(u)
+  # θ = a u + b is small near λ_max, its complement π/2 − θ = a (1 − u) + b' near λ_min.
   b = jnp.arctan(jnp.exp(-0.5 * jnp.asarray(lambda_max, u.dtype)))
-  # Past π/4 the tangent loses its digits near π/2, where 1/tan(θ) = tan(π/2 − θ) has them all:
-  # θ = a u + b and π/2 − θ = a (1 − u) + b', with b' = arctan(e^{λ_min/2}).
   b_co = jnp.arctan(jnp.exp(0.5 * jnp.asarray(lambda_min, u.dtype)))
   a = 0.5 * jnp.pi - b - b_co
   theta, theta_co = a * u + b, a * (1 - u) + b_co
-  return jnp.where(
-    theta < theta_co,
-    -2 * jnp.log(jnp.tan(theta)),
-    2 * jnp.log(jnp.tan(theta_co)),
-  )
+  # −2 log tan θ = 2 asinh(cos 2θ / sin 2θ), where cos 2θ = sin(π/2 − 2θ) vanishes with λ, and
+  # sin 2θ = sin 2(π/2 − θ): each sine takes the argument that is known to full precision.
+  cos_2theta = jnp.sin(a * (1 - 2 * u) + (b_co - b))
+  return 2 * jnp.arcsinh(cos_2theta / jnp.sin(2 * jnp.minimum(theta, theta_co)))
 
 
 def alpha_sigma(lam: jax.Array) -> tuple[jax.Array, jax.Array]:

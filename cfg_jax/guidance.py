@@ -9,6 +9,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def guided_eps(eps_cond: jax.Array, eps_uncond: jax.Array, w: float | jax.Array) -> jax.Array:
@@ -52,7 +53,6 @@ def guide(
     eps = eps_fn(jnp.repeat(z, 2, axis=0), jnp.repeat(lam, 2, axis=0), c_and_null)
     return guided_eps(eps[0::2], eps[1::2], w)
 
-  unguided = jnp.all(jnp.asarray(w) == 0)
-  if isinstance(unguided, jax.core.Tracer):
-    return lambda z, lam: jax.lax.cond(unguided, conditional, both, z, lam)
-  return conditional if unguided else both
+  if isinstance(w, jax.core.Tracer):
+    return lambda z, lam: jax.lax.cond(jnp.all(w == 0), conditional, both, z, lam)
+  return conditional if np.all(np.asarray(w) == 0) else both

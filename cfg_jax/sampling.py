@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfg_jax import diffusion
 
@@ -15,7 +16,7 @@ def lambda_grid(num_steps: int, lambda_min: float, lambda_max: float) -> jax.Arr
   """λ_1 = λ_min < … < λ_T = λ_max, from uniformly spaced u. Section 2. Shape (T,), T ≥ 2."""
   if num_steps < 2:
     raise ValueError(f'num_steps={num_steps} must be at least 2: the grid has two ends.')
-  lam = diffusion.log_snr(jnp.linspace(1.0, 0.0, num_steps), lambda_min, lambda_max)
+  lam = diffusion.log_snr(np.linspace(1, 0, num_steps), lambda_min, lambda_max)
   return lam.at[0].set(lambda_min).at[-1].set(lambda_max)  # exact, whatever arctan and tan round to
 
 

@@ -3,6 +3,7 @@
 python -m cfg_jax.train --config configs/digits.py --workdir runs/one [--config.train.p_uncond=0.2]
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -90,46 +91,48 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
   create = functools.partial(
     train_state.create, config_lib.network_of(config), optimizer, config.seed
   )
-  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
-  restored = checkpoints.restore(
-    jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), jax.eval_shape(create)
-    )
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), jax.eval_shape(create)
   )
-  if restored is None:
-    state, position = jax.jit(create, out_shardings=everywhere)(), 0
-  else:
-    state, extra = restored
-    position = extra['position']
-    if extra['fingerprint'] != fingerprint:
-      raise ValueError(
-        f'data.name={config.data.name} has fingerprint {fingerprint}, but {workdir} was trained on '
-        f'{extra["fingerprint"]}: restore that data in data.dir, or use a new --workdir.'
-      )
-  step = start = int(state.step)
-  if step >= config.train.num_steps:
-    checkpoints.close()
-    return
-  checkpoints.set_aside_after(step)
+  with contextlib.ExitStack() as stack:  # however this ends, saves under way reach the disk
+    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+    stack.callback(checkpoints.close)
+    restored = checkpoints.restore(abstract)
+    if restored is None:
+      state, position = jax.jit(create, out_shardings=everywhere)(), 0
+    else:
+      state, extra = restored
+      position = extra['position']
+      if extra['fingerprint'] != fingerprint:
+        raise ValueError(
+          f'data.name={config.data.name} has fingerprint {fingerprint}, but {workdir} was trained '
+          f'on {extra["fingerprint"]}: restore that data in data.dir, or use a new --workdir.'
+        )
+    step = int(state.step)
+    if step >= config.train.num_steps:
+      return
+    checkpoints.set_aside_after(step)
 
-  batches = data.batches(
-    source,
-    batch_size=config.train.batch_size,
-    seed=config.seed,
-    flip=config.data.flip,
-    position=position,
-  )
-  train_step = jax.jit(
-    make_train_step(config, optimizer),
-    in_shardings=(everywhere, split),
-    out_shardings=(everywhere, everywhere),
-    donate_argnums=0,
-  )
-  log = Log(workdir, step, config.train.batch_size)
-  progress = Progress(f'train {Path(workdir).name}', config.train.num_steps, step, unit='steps')
-  running = None  # the metrics of the step that the devices are at
-  with StopSignal() as stop:
-    while step < config.train.num_steps and not stop.signum:
+    batches = data.batches(
+      source,
+      batch_size=config.train.batch_size,
+      seed=config.seed,
+      flip=config.data.flip,
+      position=position,
+    )
+    stack.callback(batches.close)
+    train_step = jax.jit(
+      make_train_step(config, optimizer),
+      in_shardings=(everywhere, split),
+      out_shardings=(everywhere, everywhere),
+      donate_argnums=0,
+    )
+    log = Log(workdir, step, config.train.batch_size)
+    stack.callback(log.close)
+    progress = Progress(f'train {Path(workdir).name}', config.train.num_steps, step, unit='steps')
+    stop = stack.enter_context(StopSignal())
+    last, running = False, None  # running: the metrics of the step that the devices are at
+    while not last:
       batch = jax.tree.map(
         functools.partial(jax.make_array_from_process_local_data, split), next(batches)
       )
@@ -150,13 +153,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       if saves:
         position = step * config.train.batch_size
         checkpoints.save(step, state, {'position': position, 'fingerprint': fingerprint})
-      progress.update(1, f'loss {log.loss:.4f}')
-  checkpoints.close()
-  progress.done(f'loss {log.loss:.4f}')
-  log.close()
-  batches.close()
-  if stop.signum:
-    print(f'Stopped by {signal.Signals(stop.signum).name} at step {step}, saved (from {start}).')
+      progress.update(1, f'loss {log.loss:.3f}')
+    progress.done(f'loss {log.loss:.3f}')
+  if step < config.train.num_steps:
+    print(f'Stopped by {signal.Signals(stop.signum).name}: step {step} is saved.')
     raise SystemExit(128 + stop.signum)
 
 

@@ -31,7 +31,9 @@ class Dataset:
   open: Callable[[Path, str], Sequence[dict]]
 
 
-def _on_disk(name: str, image_shape: tuple[int, int, int], num_classes: int, num_train: int):
+def _on_disk(
+  name: str, image_shape: tuple[int, int, int], num_classes: int, num_train: int
+) -> Dataset:
   return Dataset(image_shape, num_classes, num_train, partial(prepared.open_source, name))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from sklearn.datasets import load_digits
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -37,6 +36,8 @@ class CfgDigits(tfds.core.GeneratorBasedBuilder):
     return {'train': self._generate_examples()}
 
   def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+    from sklearn.datasets import load_digits  # here: it takes a second, and is needed once
+
     digits = load_digits()
     for i, (image, label) in enumerate(zip(to_uint8(digits.images), digits.target)):
       yield i, {'image': image, 'label': int(label)}

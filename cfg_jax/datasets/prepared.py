@@ -1,7 +1,8 @@
 """Data sets prepared on disk as TFDS lays them out: DATA_DIR/NAME/VERSION/, in ArrayRecord files.
 
-Who wrote them does not matter (`cfg_jax.datasets.prepare`, or TFDS itself with
-file_format='array_record'), and reading them needs no TensorFlow.
+Who wrote them does not matter: `cfg_jax.datasets.prepare`, or TFDS itself, as in
+`tfds.builder('mnist', data_dir='data', file_format='array_record').download_and_prepare()`, which
+needs TensorFlow (the extra `prepare`). Reading never does.
 """
 
 import hashlib

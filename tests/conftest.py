@@ -1,0 +1,86 @@
+"""What several tests share: a tiny config, and the commands as a user runs them."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import ml_collections
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+  'model.channels': 8,
+  'model.head_channels': 8,
+  'model.norm_groups': 4,
+  'train.batch_size': 16,
+  'train.num_steps': 12,
+  'train.log_every': 2,
+  'train.checkpoint_every': 4,
+  'train.warmup_steps': 4,
+  'sample.num_steps': 4,
+  'sample.num_samples': 20,
+  'sample.batch_size': 8,
+  'sample.w': (0.0, 1.0),
+}
+
+
+def load_config(name: str, **changes) -> ml_collections.ConfigDict:
+  """configs/<name>.py with fields changed by their dotted names, locked as the commands lock it."""
+  spec = importlib.util.spec_from_file_location(name, ROOT / 'configs' / f'{name}.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  config.update_from_flattened_dict(changes)
+  return config.lock()
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory) -> Path:
+  """One data directory for all tests of a session."""
+  return tmp_path_factory.mktemp('data')
+
+
+@pytest.fixture
+def tiny(data_dir) -> ml_collections.ConfigDict:
+  """The digits' config at a size that compiles in seconds."""
+  return load_config('digits', **TINY, **{'data.dir': str(data_dir)})
+
+
+@pytest.fixture(scope='session', autouse=True)
+def compilation_cache(tmp_path_factory):
+  """One cache for the tests and the commands they start: the same program compiles once."""
+  folder = str(tmp_path_factory.mktemp('xla'))
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
+  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+
+
+def command(*argv: str, **env: str) -> subprocess.Popen:
+  """Starts `python -m argv…` from the root of the repository, output piped as text."""
+  return subprocess.Popen(
+    [sys.executable, '-m', *argv],
+    cwd=ROOT,
+    env=os.environ | env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def run(*argv: str, **env: str) -> subprocess.CompletedProcess:
+  """Runs a command to its end."""
+  process = command(*argv, **env)
+  out, err = process.communicate(timeout=300)
+  return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+
+def tiny_flags(workdir: Path, data_dir: Path, **changes) -> list[str]:
+  """The flags that give a command the tiny config."""
+  fields = TINY | {'data.dir': data_dir} | changes
+  values = {k: ','.join(map(str, v)) if isinstance(v, tuple) else v for k, v in fields.items()}
+  overrides = [f'--config.{name}={value}' for name, value in values.items()]
+  return ['--config', 'configs/digits.py', '--workdir', str(workdir), *overrides]
