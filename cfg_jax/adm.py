@@ -1,19 +1,21 @@
-"""OpenAI's published ADM networks → a run that `generate` can sample.
+r"""OpenAI's published ADM networks → a run that `generate` can sample.
 
-  python -m cfg_jax.adm --weights 64x64_diffusion.pt --workdir runs/adm64
+  python -m cfg_jax.adm --config configs/imagenet64.py --workdir runs/adm64 \
+      --weights 64x64_diffusion.pt
   python -m cfg_jax.generate --workdir runs/adm64 --num_samples 16
 
 Takes the class-conditional `64x64_diffusion.pt` and `128x128_diffusion.pt` of Dhariwal & Nichol
-(2021), whose network is ours but for three things:
+(2021), whose network is that of our configs but for three things:
 
 - It was trained on 1000 discrete times. `model.lambda_embedding` maps λ to them, and λ_min and
-  λ_max are the ends of its schedule.
+  λ_max become the ends of its schedule.
 - Its last three outputs, for the variance, are dropped: Algorithm 2 has a variance of its own. So
-  samples come from the same ε as ADM's, not from the same sampler.
-- It has no ∅. Our row for ∅ is the mean of the classes' rows: nobody trained it, the config says so
-  with train.p_uncond = 0, and `generate` therefore draws with w = 0 only.
+  samples come from ADM's ε, but not from ADM's sampler.
+- It has no ∅. The row for ∅ is the mean of the classes' rows: nobody trained it, the run's config
+  says so with train.p_uncond = 0, and `generate` therefore refuses every w but 0.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -21,80 +23,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from cfg_jax import cli, sharding, torch_file, train_state, unet
 from cfg_jax import config as config_lib
 from cfg_jax.checkpoint import Checkpoints
 from cfg_jax.embedding import adm_lambdas
 
-# ADM's appendix (architecture, training) and the flags published with the files; `sample.v` and its
-# clipping are Section 4 of our paper and its authors' code, T is what ADM's own tables have.
-COMMON = {
-  'seed': 0,
-  'data': {'dir': '~/tensorflow_datasets', 'flip': True},
-  'model': {
-    'attention_resolutions': (32, 16, 8),
-    'norm_groups': 32,
-    'dtype': 'float32',
-    'remat': False,
-  },
-  'train': {
-    'p_uncond': 0.0,
-    'warmup_steps': 0,
-    'adam_b1': 0.9,
-    'adam_b2': 0.999,
-    'grad_clip': float('inf'),
-    'ema_decay': 0.9999,
-    'log_every': 100,
-    'checkpoint_every': 10_000,
-    'keep_checkpoints': 1,
-  },
-  'sample': {
-    'w': (0.0,),
-    'num_steps': 250,
-    'clip_x': True,
-    'num_samples': 50_000,
-    'batch_size': 16,
-    'labels': 'random',
-    'ema': True,
-    'seed': 0,
-  },
-  'evaluate': {'extractor': 'inception'},
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """What the config of a network's size does not say of the published weights."""
+
+  lambda_embedding: str  # the schedule of its discrete times
+  heads_first: bool  # qkv gives q, k and v of the first head, then of the next; ours all q first
+  num_steps: int  # of its training
+
+
+PUBLISHED = {  # by image size; ADM, table 11 and the flags published with the weights
+  64: Published('adm_cosine', heads_first=False, num_steps=540_000),
+  128: Published('adm_linear', heads_first=True, num_steps=4_360_000),
 }
-PUBLISHED = {
-  '64x64_diffusion.pt': {
-    'data': {'name': 'imagenet64'},
-    'model': {
-      'channels': 192,
-      'channel_mults': (1, 2, 3, 4),
-      'num_blocks': 3,
-      'head_channels': 64,
-      'num_heads': None,
-      'dropout': 0.1,
-      'lambda_embedding': 'adm_cosine',
-    },
-    'train': {'batch_size': 2048, 'num_steps': 540_000, 'learning_rate': 3e-4},
-    'sample': {'v': 0.3},
-  },
-  '128x128_diffusion.pt': {
-    'data': {'name': 'imagenet128'},
-    'model': {
-      'channels': 256,
-      'channel_mults': (1, 1, 2, 3, 4),
-      'num_blocks': 2,
-      'head_channels': None,
-      'num_heads': 4,
-      'dropout': 0.0,
-      'lambda_embedding': 'adm_linear',
-    },
-    'train': {'batch_size': 256, 'num_steps': 4_360_000, 'learning_rate': 1e-4},
-    'sample': {'v': 0.2},
-  },
-}
-# Attention's qkv gives q, k and v of the first head, then of the second, and so on. In the newer
-# order, the other file's and ours, all heads' q come first, then k, then v.
-HEADS_FIRST = {'128x128_diffusion.pt'}
 
 # Our names of a block's parts, and those of the files.
 PARTS = {
@@ -118,30 +67,45 @@ OUTER = {
 }
 
 
-def published(name: str) -> ConfigDict:
-  """The config of one of the `PUBLISHED` networks, with its training as ADM tells it."""
-  config = ConfigDict(COMMON)
-  config.update(PUBLISHED[name])
-  config.diffusion = adm_diffusion(config.model.lambda_embedding)
+def import_run(config: ConfigDict, weights: Path, workdir: Path) -> None:
+  """Makes the run directory: one checkpoint, of the EMA only (what was published), and config.json.
+
+  config: configs/imagenet64.py or imagenet128.py; the run's own differs as `as_trained` says.
+  Raises ValueError, before anything is written, where workdir is not empty or the tensors are not
+  the network's.
+  """
+  workdir = Path(workdir)
+  if workdir.exists() and any(workdir.iterdir()):
+    raise ValueError(f'--workdir={workdir} is not empty: name a new one.')
+  size = config_lib.dataset_of(config).image_shape[0]
+  if size not in PUBLISHED:
+    raise ValueError(
+      f'data.name={config.data.name!r} has {size}×{size} images; the published networks are those '
+      'of configs/imagenet64.py and configs/imagenet128.py.'
+    )
+  config = as_trained(config, PUBLISHED[size])
+  tensors = torch_file.read(weights)
+  try:
+    ema = convert(tensors, config_lib.network_of(config), PUBLISHED[size].heads_first)
+  except ValueError as error:
+    raise ValueError(f'--weights={weights}: {error}') from None
+  step = config.train.num_steps
+  checkpoints = Checkpoints(workdir, keep=1)
+  checkpoints.save(step, {'step': jnp.int32(step), 'ema': ema}, {'imported': str(weights)})
+  checkpoints.close()
+  config_lib.record(config, workdir)  # last: without it there is no run
+
+
+def as_trained(config: ConfigDict, published: Published) -> ConfigDict:
+  """The config with what OpenAI did otherwise: schedule, no ∅, no warm-up, no clipped gradients."""
+  config = config.copy_and_resolve_references().unlock()
+  config.model.lambda_embedding = published.lambda_embedding
+  lam = adm_lambdas(published.lambda_embedding)
+  config.diffusion.update(lambda_min=float(lam[-1]), lambda_max=float(lam[0]))
+  config.train.update(p_uncond=0.0, num_steps=published.num_steps)
+  config.train.update(warmup_steps=0, grad_clip=float('inf'))
+  config.sample.w = (0.0,)
   return config.lock()
-
-
-def adm_diffusion(lambda_embedding: str) -> ConfigDict:
-  """λ_min and λ_max, the ends of ADM's schedule."""
-  lam = adm_lambdas(lambda_embedding)
-  return ConfigDict({'lambda_min': float(lam[-1]), 'lambda_max': float(lam[0])})
-
-
-def recognize(tensors: dict[str, np.ndarray]) -> str:
-  """Which of the `PUBLISHED` files has a first layer of this width; ValueError if none has."""
-  name = 'time_embed.0.weight'
-  if name not in tensors:
-    raise ValueError(f'it has no tensor {name}, so it is no network of ADM.')
-  widths = {p['model']['channels']: file for file, p in PUBLISHED.items()}
-  if (shape := tensors[name].shape) not in [(4 * width, width) for width in widths]:
-    known = ' nor '.join(f'{(4 * width, width)} of {file}' for width, file in widths.items())
-    raise ValueError(f'{name} has shape {shape}, neither {known}.')
-  return widths[shape[1]]
 
 
 def convert(
@@ -149,7 +113,7 @@ def convert(
 ) -> dict[str, Any]:
   """Our parameters, float32, from ADM's tensors by name, which are those of a state dictionary.
 
-  Takes a network with 6 outputs (for 3 channels) and no ∅; heads_first: see `HEADS_FIRST`. Raises
+  Takes a network with 6 outputs (for 3 channels) and no ∅; heads_first: see `Published`. Raises
   ValueError that names the first tensor that is missing, unexpected, or of another shape.
   """
   abstract = jax.eval_shape(lambda: train_state.create_params(network, 0))
@@ -225,41 +189,18 @@ def _convert(
   return tensor
 
 
-def write_run(
-  tensors: dict[str, np.ndarray], config: ConfigDict, heads_first: bool, workdir: Path, source: dict
-) -> None:
-  """A run directory of the converted tensors: one checkpoint, of the EMA only, and config.json.
-
-  source: what the checkpoint's record says of where it is from. Raises ValueError where the
-  tensors are not the network's, or workdir is not empty.
-  """
-  workdir = Path(workdir)
-  if workdir.exists() and any(workdir.iterdir()):
-    raise ValueError(f'--workdir={workdir} is not empty: name a new one.')
-  ema = convert(tensors, config_lib.network_of(config), heads_first)
-  step = config.train.num_steps
-  checkpoints = Checkpoints(workdir, keep=1)
-  checkpoints.save(step, {'step': jnp.int32(step), 'ema': ema}, source)
-  checkpoints.close()
-  config_lib.record(config, workdir)  # last: without it there is no run
-
-
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
-  weights, workdir = Path(flags.FLAGS.weights), Path(flags.FLAGS.workdir)
   sharding.setup_jax(1)
-  tensors = torch_file.read(weights)
-  try:
-    name = recognize(tensors)
-    source = {'adm': name, 'sha256': torch_file.sha256(weights)}
-    write_run(tensors, published(name), name in HEADS_FIRST, workdir, source)
-  except ValueError as error:
-    raise ValueError(f'{weights} : {error}') from None
-  print(f'{workdir} holds {name}: sample it with python -m cfg_jax.generate --workdir {workdir}')
+  workdir = flags.FLAGS.workdir
+  import_run(flags.FLAGS.config, Path(flags.FLAGS.weights), Path(workdir))
+  print(f'Sample it: python -m cfg_jax.generate --workdir {workdir} --num_samples 16')
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('weights', None, 'The .pt file.', required=True)
-  flags.DEFINE_string('workdir', None, 'The folder to make.', required=True)
+  config_flags.DEFINE_config_file('config', help_string='Config file.', lock_config=True)
+  flags.DEFINE_string('workdir', None, 'Folder that is to hold the run.')
+  flags.DEFINE_string('weights', None, 'The .pt file.')
+  flags.mark_flags_as_required(['config', 'workdir', 'weights'])
   cli.run(main)

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from cfg_jax import datasets, unet
+from cfg_jax import datasets, embedding, unet
 
 # A resumed run may change these: they decide nothing that a checkpoint holds. (`sample` and
 # `evaluate` are part of what samples and evaluations are called on disk.)
@@ -115,6 +115,12 @@ def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
     'model.channels',
     'must be even: the embedding of λ has sines and cosines',
   )
+  if 'lambda_embedding' in model:
+    check(
+      model.lambda_embedding in embedding.EMBEDDINGS,
+      'model.lambda_embedding',
+      f'must be one of {", ".join(embedding.EMBEDDINGS)}',
+    )
   heads, head_channels = model.num_heads, model.head_channels
   if (heads is None) == (head_channels is None):
     check(False, 'model.num_heads', f'and model.head_channels={head_channels}: give exactly one')
