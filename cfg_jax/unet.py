@@ -42,7 +42,7 @@ class UNetConfig:
   num_heads: int | None  # exactly one of head_channels and num_heads is given
   dropout: float
   norm_groups: int
-  dtype: str  # of the computation; parameters, norms and softmax are float32
+  dtype: str  # of convolutions and attention; parameters, norms, softmax, embeddings are float32
   remat: bool  # recompute each block in the backward pass instead of storing its insides
   lambda_embedding: str = 'arctan'  # or, for ADM's published networks, another of `embedding`
 
@@ -86,7 +86,7 @@ class ResBlock(nnx.Module):
     self.resample = {None: lambda x: x, 'down': _downsample, 'up': _upsample}[resample]
     self.norm_in = GroupNorm(c_in, config.norm_groups)
     self.conv_in = conv(c_in, c_out, 3)
-    self.emb = nnx.Linear(c_emb, 2 * c_out, dtype=config.dtype, rngs=rngs)
+    self.emb = nnx.Linear(c_emb, 2 * c_out, rngs=rngs)
     self.norm_out = GroupNorm(c_out, config.norm_groups)
     self.conv_out = conv(c_out, c_out, 3, kernel_init=nnx.initializers.zeros)
     self.skip = conv(c_in, c_out, 1) if c_in != c_out else None
@@ -95,7 +95,7 @@ class ResBlock(nnx.Module):
   def __call__(self, x: jax.Array, emb: jax.Array, key: jax.Array | None) -> jax.Array:
     """x (B, H, W, c_in), emb (B, c_emb) → (B, H', W', c_out); dropout only where a key is given."""
     h = self.conv_in(self.resample(nnx.silu(self.norm_in(x))))
-    scale, shift = jnp.split(self.emb(nnx.silu(emb)).astype(jnp.float32), 2, axis=-1)
+    scale, shift = jnp.split(self.emb(nnx.silu(emb)), 2, axis=-1)
     h = nnx.silu(self.norm_out(h, scale, shift))
     if key is not None and self.dropout > 0:
       keep = jax.random.bernoulli(key, 1 - self.dropout, h.shape)
@@ -137,9 +137,9 @@ class UNet(nnx.Module):
       Attention(c, config, rngs) if r in config.attention_resolutions else None
     )
 
-    self.lambda_in = nnx.Linear(c, c_emb, dtype=config.dtype, rngs=rngs)
-    self.lambda_out = nnx.Linear(c_emb, c_emb, dtype=config.dtype, rngs=rngs)
-    self.class_emb = nnx.Embed(config.num_classes + 1, c_emb, dtype=config.dtype, rngs=rngs)
+    self.lambda_in = nnx.Linear(c, c_emb, rngs=rngs)
+    self.lambda_out = nnx.Linear(c_emb, c_emb, rngs=rngs)
+    self.class_emb = nnx.Embed(config.num_classes + 1, c_emb, rngs=rngs)
 
     widths = [c * mult for mult in config.channel_mults]
     c, r = widths[0], config.image_shape[0]
