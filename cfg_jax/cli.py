@@ -29,7 +29,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 def _parse(argv: list[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
-    logging.set_verbosity(logging.WARNING)  # Orbax tells each save in forty lines
+    logging.set_verbosity(logging.ERROR)  # Orbax tells each save in forty lines, TFDS worries
     return rest
   except (flags.Error, AttributeError, KeyError, TypeError) as error:
     # config_flags raises the last three for an unknown field or a value of the wrong type.

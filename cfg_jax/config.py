@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+from absl import flags
+from ml_collections import config_flags
 
 from cfg_jax import datasets, embedding, unet
 
@@ -22,6 +24,23 @@ MAY_CHANGE = (
   'evaluate',
 )
 PACKAGES = ('cfg_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+def define_flags() -> None:
+  """--config, a file whose every field is a flag (--config.train.p_uncond=0.2), and --workdir."""
+  config_flags.DEFINE_config_file('config', help_string='Config file.', lock_config=True)
+  flags.DEFINE_string('workdir', None, 'Folder that holds all of the work.')
+  flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def of_flags() -> ml_collections.ConfigDict:
+  """The config that --config names; ValueError where that file cannot be read."""
+  try:
+    flags.FLAGS.config.seed  # noqa: B018  (ml_collections tells of a missing file only when it is used)
+  except OSError:
+    file = flags.FLAGS['config'].config_filename
+    raise ValueError(f'--config={file} cannot be read; the configs are in configs/.') from None
+  return flags.FLAGS.config
 
 
 def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
@@ -177,8 +196,8 @@ def of_run(workdir: Path) -> ml_collections.ConfigDict:
   path = Path(workdir) / 'config.json'
   if not path.exists():
     raise ValueError(f'--workdir={workdir} holds no run (no config.json): train one first.')
-  config = ml_collections.ConfigDict(json.loads(path.read_text())['config'], convert_dict=True)
-  return config.lock()
+  resolved = _tuples(json.loads(path.read_text())['config'])
+  return ml_collections.ConfigDict(resolved, convert_dict=True).lock()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -187,6 +206,13 @@ def write_atomically(path: Path, text: str) -> None:
   part = path.with_name(path.name + '.part')
   part.write_text(text)
   os.replace(part, path)
+
+
+def _tuples(tree: Any) -> Any:
+  """JSON has no tuples: its lists become tuples again."""
+  if isinstance(tree, dict):
+    return {key: _tuples(value) for key, value in tree.items()}
+  return tuple(tree) if isinstance(tree, list) else tree
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

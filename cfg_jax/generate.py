@@ -20,7 +20,7 @@ from cfg_jax import cli, guidance, sampling, sharding, train_state
 from cfg_jax import config as config_lib
 from cfg_jax.checkpoint import Checkpoints
 from cfg_jax.progress import Progress
-from cfg_jax.samples import SampleSet
+from cfg_jax.sample_set import SampleSet
 
 
 def sample_keys(seed: int, indices: jax.Array) -> jax.Array:
@@ -188,7 +188,7 @@ def write_grid(sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: in
 
 def define_flags() -> None:
   """--workdir, --step, and a flag for each sampler setting that overrides the run's own."""
-  flags.DEFINE_string('workdir', None, 'The run, as cfg_jax.train left it.', required=True)
+  flags.DEFINE_string('workdir', None, 'The run, as cfg_jax.train left it.')
   flags.DEFINE_integer('step', None, 'The checkpoint; by default the newest whole one.')
   flags.DEFINE_list('w', None, 'Guidance strengths, such as 0,0.5,1. Sections 3 and 4.')
   flags.DEFINE_integer('num_steps', None, 'T of Algorithm 2.')
@@ -225,4 +225,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   define_flags()
+  flags.mark_flag_as_required('workdir')
   cli.run(main)

@@ -17,7 +17,6 @@ import ml_collections
 import optax
 import tensorboardX
 from absl import flags
-from ml_collections import config_flags
 
 from cfg_jax import cli, data, datasets, objective, sharding, train_state
 from cfg_jax import config as config_lib
@@ -113,7 +112,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       return
     checkpoints.set_aside_after(step)
 
-    batches = data.batches(
+    batches = data.Batches(
       source,
       batch_size=config.train.batch_size,
       seed=config.seed,
@@ -227,13 +226,11 @@ class StopSignal:
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
-  config = flags.FLAGS.config
+  config = config_lib.of_flags()
   sharding.setup_jax(config.train.batch_size)
   train(config, Path(flags.FLAGS.workdir))
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', help_string='Config file.', lock_config=True)
-  flags.DEFINE_string('workdir', None, 'Folder that holds all of the run.')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  config_lib.define_flags()
   cli.run(main)

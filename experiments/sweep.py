@@ -11,7 +11,6 @@ from pathlib import Path
 
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
 
 from cfg_jax import cli, report, sharding
 from cfg_jax import config as config_lib
@@ -42,14 +41,12 @@ def sweep(config: ml_collections.ConfigDict, p_unconds: list[float], workdir: Pa
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
-  config = flags.FLAGS.config
+  config = config_lib.of_flags()
   sharding.setup_jax(config.train.batch_size, config.sample.batch_size)
   sweep(config, [float(p) for p in flags.FLAGS.p_uncond], Path(flags.FLAGS.workdir))
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', help_string='Config file.', lock_config=True)
-  flags.DEFINE_string('workdir', None, 'Folder that holds all runs of the sweep.', required=True)
+  config_lib.define_flags()
   flags.DEFINE_list('p_uncond', '0.1,0.2,0.5', 'Probabilities of dropping the label. Table 1.')
-  flags.mark_flags_as_required(['config'])
   cli.run(main)

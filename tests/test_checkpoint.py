@@ -81,7 +81,7 @@ def test_saving_goes_on_after_a_damaged_one(tmp_path):
 
 
 def test_none_whole_is_an_error_and_none_at_all_is_none(tmp_path):
-  assert Checkpoints(tmp_path, keep=1).restore(abstract(STATE)) is None
+  assert Checkpoints(tmp_path).restore(abstract(STATE)) is None
   save(tmp_path, 3)
   flip_a_bit_of_the_largest_file(tmp_path / 'checkpoints' / '3')
   with pytest.raises(ValueError, match='No whole checkpoint'):

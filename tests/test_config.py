@@ -20,7 +20,7 @@ WRONG = {
   'data.name': ('digit', "'digit' is none of digits, mnist"),
   'model.channels': (
     24,
-    r'× channel_mults gives \[24, 48\], not divisible by model.norm_groups=16',
+    r'× channel_mults gives \[24\], not divisible by model.norm_groups=16',
   ),
   'model.attention_resolutions': (
     (4, 16),

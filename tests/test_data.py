@@ -18,7 +18,7 @@ def take(iterator, n):
 
 def batches(source, **changes):
   arguments = {'batch_size': 64, 'seed': 0, 'flip': False} | changes
-  return data.batches(source, **arguments)
+  return data.Batches(source, **arguments)
 
 
 def test_the_digits_are_scikit_learns(source):

@@ -10,7 +10,7 @@ from cfg_jax import config as config_lib
 from cfg_jax import evaluate, generate, train
 from cfg_jax.evaluation import metrics
 from cfg_jax.evaluation.digits import DigitsExtractor, logits_and_features
-from cfg_jax.samples import SampleSet
+from cfg_jax.sample_set import SampleSet
 from experiments import train_digits_classifier
 
 
@@ -91,15 +91,17 @@ def test_the_numbers_are_those_of_the_images(evaluated):
 
 
 def test_real_digits_score_near_the_best(tiny, tmp_path):
-  """Half the data against all of it: a small distance, IS near 10, precision and recall near 1."""
+  """1 000 real digits against all: a small distance, IS near 10, precision and coverage near 1."""
   (images, labels), _ = train_digits_classifier.split()
+  order = np.random.RandomState(0).permutation(len(images))
+  images, labels = images[order], labels[order]
   tiny.sample.num_samples, tiny.sample.w = 1000, (0.0,)
   [sample_set] = generate.sample_sets(tiny, 0)
   assert isinstance(sample_set, SampleSet)
   sample_set.write(tmp_path, 0, images[:1000], labels[:1000].astype(np.int32))
   evaluate.evaluate(tiny, tmp_path, 0)
   found = lines(tmp_path)[0]['metrics']
-  assert found['FD-digits'] < 3 and found['IS'] > 9.3 and found['accuracy'] > 0.99
+  assert found['FD-digits'] < 5 and found['IS'] > 9.3 and found['accuracy'] > 0.99
   assert found['precision'] > 0.9 and found['coverage'] > 0.9
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from cfg_jax import config as config_lib
 from cfg_jax import generate, sharding, train, train_state
-from cfg_jax.samples import SampleSet
+from cfg_jax.sample_set import SampleSet
 from tests.conftest import TINY, load_config, run
 
 

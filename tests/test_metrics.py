@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cfg_jax.evaluation import metrics
+from tests.random_inception import GOLDEN
 
 
 def spd(rng, dim, condition=1e3):
@@ -120,7 +121,7 @@ class TestKid:
   def test_bad_input(self):
     with pytest.raises(ValueError, match='subset_size from 2 to 40'):
       metrics.kid(np.zeros((40, 2)), np.zeros((50, 2)))
-    with pytest.raises(ValueError, match='features2 has NaN'):
+    with pytest.raises(ValueError, match='fake has NaN'):
       metrics.kid(np.zeros((4, 2)), np.full((4, 2), np.nan), subset_size=4)
 
 
@@ -165,3 +166,22 @@ class TestManifolds:
       metrics.precision_recall(np.zeros((3, 2)), np.zeros((9, 2)))
     with pytest.raises(ValueError, match='one extractor'):
       metrics.density_coverage(np.zeros((9, 2)), np.zeros((9, 3)))
+
+
+def test_golden_numbers_of_the_originals():
+  """What torch-fidelity and prdc gave for these features (tests/golden/make.py)."""
+  with np.load(GOLDEN / 'metrics.npz') as arrays:
+    golden = dict(arrays)
+  real, fake = golden['real'], golden['fake']
+  (mu1, cov1), (mu2, cov2) = (
+    (f.mean(axis=0, dtype=np.float64), np.cov(f, rowvar=False)) for f in (real, fake)
+  )
+  distance = metrics.frechet_distance(mu1, cov1, mu2, cov2)
+  assert distance == pytest.approx(golden['frechet_distance'], rel=1e-8)
+  score = metrics.inception_score(metrics.softmax(golden['logits']))
+  assert score == pytest.approx(golden['inception_score'], rel=1e-10)
+  assert metrics.kid(real, fake, subset_size=50) == pytest.approx(golden['kid'], rel=1e-6)
+  # torch-fidelity takes its means in float32.
+  assert metrics.precision_recall(real, fake) == pytest.approx(golden['precision_recall'], rel=1e-7)
+  assert metrics.precision_recall(real, fake, k=5) == tuple(golden['precision_recall_5'])
+  assert metrics.density_coverage(real, fake) == pytest.approx(golden['density_coverage_5'])

@@ -2,14 +2,20 @@
 
 import dataclasses
 import hashlib
+import json
+import time
+import zipfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from cfg_jax.evaluation import metrics
 from cfg_jax.evaluation.statistics import Moments
+from cfg_jax.progress import Progress
+
+SAVE_SECONDS = 60.0  # how often a stream leaves on disk what it has
 
 
 class Extractor(Protocol):
@@ -21,23 +27,28 @@ class Extractor(Protocol):
   def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """Features of uint8 images (N, H, W, C), any N.
 
-    'features': (N, D), for distances; 'logits' or 'probs': (N, K), for the Inception Score;
-    'spatial', where the network has them: (N, D'), for sFID.
+    'features': (N, D), for distances; 'logits': (N, K), for the Inception Score; 'spatial', where
+    the network has them: (N, D'), for sFID.
     """
 
 
 @dataclasses.dataclass
 class Features:
-  """What is kept of n images: moments for Fréchet distances, p(y|x), some rows of features.
+  """What is held of n images: moments for Fréchet distances, logits (n, K), rows of features.
 
-  `fingerprint` is the sha256 of the pixels in order, whatever the batches.
+  `fingerprint` is a sha256 of the pixels of all images in order, whatever the batches.
   """
 
   moments: Moments
   spatial: Moments | None
-  probs: np.ndarray | None
+  logits: np.ndarray
   kept: np.ndarray
   fingerprint: str
+
+  @property
+  def probs(self) -> np.ndarray:
+    """p(y|x), float64 (n, K)."""
+    return metrics.softmax(self.logits)
 
 
 def settings(extractor: Extractor) -> dict[str, str]:
@@ -55,39 +66,94 @@ def stream(
   *,
   keep: np.ndarray | None = None,
   total: int | None = None,
+  resume: Path | None = None,
 ) -> Features:
   """Runs uint8 batches (n, H, W, C) through the extractor; holds one batch of images at a time.
 
   keep: which images' features to hold as they are (KID, precision/recall), as a mask over all N
-  images; by default all. total: N, for the progress bar, which is shown on a terminal only.
-  Raises ValueError on features that are not finite, and where there is no image at all.
+  images; by default all. total: N, to show progress. resume: a file that holds what is done so far,
+  written every minute and removed at the end; a restart over the same images goes on from it.
+  Raises ValueError on features that are not finite, where there is no image at all, and where
+  `resume` is of other images or settings.
   """
-  moments = spatial = None
-  probs, kept, done = [], [], 0
-  pixels = hashlib.sha256()
-  with tqdm(total=total, unit='image', desc=extractor.name, disable=None) as progress:
-    for images in batches:
-      out = extractor(images)
-      f = out['features']
-      moments = moments or Moments.zeros(f.shape[1])
-      moments.update(f)
-      if 'spatial' in out:
-        spatial = spatial or Moments.zeros(out['spatial'].shape[1])
-        spatial.update(out['spatial'])
-      if 'probs' in out:
-        probs.append(np.asarray(out['probs'], np.float32))
-      elif 'logits' in out:
-        probs.append(metrics.softmax(out['logits']).astype(np.float32))
-      kept.append(np.asarray(f if keep is None else f[keep[done : done + len(f)]], np.float32))
-      pixels.update(np.ascontiguousarray(images))
-      done += len(images)
+  earlier = _load(resume, settings(extractor)) if resume and resume.exists() else None
+  if earlier:
+    moments, spatial, known = earlier.moments, earlier.spatial, earlier.moments.n
+    logits, kept = [earlier.logits], [earlier.kept]
+  else:
+    moments, spatial, known, logits, kept = None, None, 0, [], []
+  fingerprint, done, saved = '', 0, time.monotonic()
+  progress = Progress(f'features {extractor.name}', total, known, 'images') if total else None
+
+  def so_far() -> Features:
+    return Features(moments, spatial, np.concatenate(logits), np.concatenate(kept), fingerprint)
+
+  for images in batches:
+    for image in images:
+      fingerprint = hashlib.sha256(fingerprint.encode() + image.tobytes()).hexdigest()
+      done += 1
+      if done == known and fingerprint != earlier.fingerprint:
+        raise ValueError(f'{resume} is of other images; remove it to begin anew.')
+    images = images[max(0, len(images) - max(0, done - known)) :]  # those not known yet
+    if not len(images):
+      continue
+    out = extractor(images)
+    f = out['features']
+    moments = (moments or Moments.zeros(f.shape[1])).update(f)
+    if 'spatial' in out:
+      spatial = (spatial or Moments.zeros(out['spatial'].shape[1])).update(out['spatial'])
+    logits.append(out['logits'])
+    kept.append(f if keep is None else f[keep[done - len(f) : done]])
+    if progress:
       progress.update(len(images))
-  if moments is None:
+    if resume and time.monotonic() - saved > SAVE_SECONDS:
+      _save(resume, so_far(), settings(extractor))
+      saved = time.monotonic()
+  if done < known:
+    raise ValueError(f'{resume} is of other images; remove it to begin anew.')
+  if not done:
     raise ValueError('no images to evaluate.')
-  return Features(
-    moments,
-    spatial,
-    np.concatenate(probs) if probs else None,
-    np.concatenate(kept),
-    pixels.hexdigest(),
-  )
+  if progress:
+    progress.done()
+  if resume:
+    resume.unlink(missing_ok=True)
+  return so_far()
+
+
+def _save(path: Path, found: Features, made_with: dict) -> None:
+  """Writes unfinished features, the whole file or nothing."""
+  arrays = {f'moments_{k}': v for k, v in vars(found.moments).items()}
+  if found.spatial is not None:
+    arrays |= {f'spatial_{k}': v for k, v in vars(found.spatial).items()}
+  part = path.with_name(path.name + '.part')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with part.open('wb') as file:
+    np.savez(
+      file,
+      logits=found.logits,
+      kept=found.kept,
+      fingerprint=found.fingerprint,
+      settings=json.dumps(made_with),
+      **arrays,
+    )
+  part.replace(path)
+
+
+def _load(path: Path, made_with: dict) -> Features:
+  """What `_save` wrote; ValueError where the file is damaged or of other settings."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = dict(file)
+    moments = [
+      Moments(int(arrays[f'{k}_n']), arrays[f'{k}_sum'], arrays[f'{k}_outer'])
+      for k in ('moments', 'spatial')
+      if f'{k}_n' in arrays
+    ]
+    spatial = moments[1] if len(moments) > 1 else None
+    fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
+    found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
+  except (zipfile.BadZipFile, OSError, ValueError, LookupError) as error:
+    raise ValueError(f'{path} is damaged ({error}); remove it to begin anew.') from None
+  if settings_then != made_with:
+    raise ValueError(f'{path} is of {settings_then}, not {made_with}; remove it to begin anew.')
+  return found

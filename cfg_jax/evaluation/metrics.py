@@ -80,40 +80,47 @@ def inception_score(
 
 
 def kid(
-  features1: np.ndarray,
-  features2: np.ndarray,
+  real: np.ndarray,
+  fake: np.ndarray,
   subsets: int = 100,
   subset_size: int = 1000,
   seed: int = 2020,
 ) -> tuple[float, float]:
   """Kernel Inception Distance: mean and standard deviation of MMD² over random subsets.
 
-  features: (N1, D), (N2, D). Bińkowski et al. 2018, section 4: unlike FID, unbiased at any N (it
+  real: (N, D), fake: (M, D). Bińkowski et al. 2018, section 4: unlike FID, unbiased at any N (it
   may be negative). Each subset draws `subset_size` rows of either, without replacement.
   """
-  f1, f2 = _features(features1, 'features1'), _features(features2, 'features2')
-  if not 2 <= subset_size <= min(len(f1), len(f2)) or subsets < 1:
+  real, fake = _features(real, 'real'), _features(fake, 'fake')
+  most = min(len(real), len(fake))
+  if not 2 <= subset_size <= most or subsets < 1:
     raise ValueError(
-      f'kid subsets={subsets}, subset_size={subset_size} with {len(f1)} and {len(f2)} images; '
-      f'use a subset_size from 2 to {min(len(f1), len(f2))} and at least one subset.'
+      f'kid subsets={subsets}, subset_size={subset_size} with {len(real)} real and {len(fake)} '
+      f'fake images; use a subset_size from 2 to {most} and at least one subset.'
     )
   rng = np.random.RandomState(seed)
   values = []
   for _ in range(subsets):
-    x = f1[rng.choice(len(f1), subset_size, replace=False)]
-    y = f2[rng.choice(len(f2), subset_size, replace=False)]
+    x = fake[rng.choice(len(fake), subset_size, replace=False)]  # first, as torch-fidelity draws
+    y = real[rng.choice(len(real), subset_size, replace=False)]
     values.append(polynomial_mmd2(x, y))
   return float(np.mean(values)), float(np.std(values))
 
 
 def polynomial_mmd2(x: np.ndarray, y: np.ndarray) -> float:
   """Unbiased MMD², k(a, b) = (a·b/D + 1)³; x: (M, D), y: (N, D). Bińkowski et al. 2018, eq. 4."""
-  (m, dim), n = x.shape, len(y)
-  k_xx, k_yy, k_xy = ((a @ b.T / dim + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-  within = (k_xx.sum() - np.trace(k_xx)) / (m * (m - 1)) + (k_yy.sum() - np.trace(k_yy)) / (
-    n * (n - 1)
-  )
-  return float(within - 2 * k_xy.mean())
+  m, n = len(x), len(y)
+  k_xx, k_yy, k_xy = _cubic_kernel(x, x), _cubic_kernel(y, y), _cubic_kernel(x, y)
+  within_x = (k_xx.sum() - np.trace(k_xx)) / (m * (m - 1))
+  within_y = (k_yy.sum() - np.trace(k_yy)) / (n * (n - 1))
+  return float(within_x + within_y - 2 * k_xy.mean())
+
+
+def _cubic_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  k = a @ b.T
+  k /= a.shape[1]
+  k += 1
+  return k * k * k  # `** 3` takes three times as long
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
