@@ -10,7 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cfg_jax import datasets, unet
+from cfg_jax import datasets, embedding, unet
 
 # A resumed run may change these: they decide nothing that a checkpoint holds. (`sample` and
 # `evaluate` are part of what samples and evaluations are called on disk.)
@@ -134,6 +134,12 @@ def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
     'model.channels',
     'must be even: the embedding of λ has sines and cosines',
   )
+  if 'lambda_embedding' in model:
+    check(
+      model.lambda_embedding in embedding.EMBEDDINGS,
+      'model.lambda_embedding',
+      f'must be one of {", ".join(embedding.EMBEDDINGS)}',
+    )
   heads, head_channels = model.num_heads, model.head_channels
   if (heads is None) == (head_channels is None):
     check(False, 'model.num_heads', f'and model.head_channels={head_channels}: give exactly one')

@@ -91,6 +91,11 @@ def generate(config: ml_collections.ConfigDict, workdir: Path, step: int | None 
   checkpoint. Beside the sets it leaves grid.png, rows = classes and columns = w, from one noise.
   """
   config_lib.validate(config, jax.device_count())
+  if config.train.p_uncond == 0 and any(config.sample.w):
+    raise ValueError(
+      f'sample.w={tuple(config.sample.w)} guides with ∅, which this network has never seen '
+      '(train.p_uncond=0): use --w 0.'
+    )
   mesh = sharding.data_mesh()
   step, params = load_params(config, workdir, step, mesh)
   sets = sample_sets(config, step)

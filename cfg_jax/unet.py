@@ -14,7 +14,7 @@ digits and the paper; the numbers differ:
 
 Common to both: BigGAN up and down blocks, adaptive group norm (scale and shift, 32 groups), outputs
 of residual branches and of the network initialised at zero. Not in the paper: the embedding of λ,
-here that of the authors' public diffusion code. Initialisation is Flax's (LeCun normal).
+see `embedding`. Initialisation is Flax's (LeCun normal).
 """
 
 import dataclasses
@@ -24,6 +24,8 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from cfg_jax.embedding import embed_lambda
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +42,9 @@ class UNetConfig:
   num_heads: int | None  # exactly one of head_channels and num_heads is given
   dropout: float
   norm_groups: int
-  dtype: str  # of the computation; parameters, norms and softmax are float32
+  dtype: str  # of convolutions and attention; parameters, norms, softmax, embeddings are float32
   remat: bool  # recompute each block in the backward pass instead of storing its insides
-
-
-def embed_lambda(lam: jax.Array, dim: int) -> jax.Array:
-  """Sinusoids of 1000·arctan(e^{−λ/2})/(π/2) ∈ [0, 1000], periods 2π…2π·10⁴. (B,) → (B, dim)."""
-  t = 1000 / (jnp.pi / 2) * jnp.arctan(jnp.exp(-0.5 * lam))
-  angle = t[:, None] * jnp.exp(-jnp.log(10_000.0) * jnp.arange(dim // 2) / (dim // 2))
-  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+  lambda_embedding: str = 'arctan'  # or, for ADM's published networks, another of `embedding`
 
 
 class GroupNorm(nnx.Module):
@@ -90,7 +86,7 @@ class ResBlock(nnx.Module):
     self.resample = {None: lambda x: x, 'down': _downsample, 'up': _upsample}[resample]
     self.norm_in = GroupNorm(c_in, config.norm_groups)
     self.conv_in = conv(c_in, c_out, 3)
-    self.emb = nnx.Linear(c_emb, 2 * c_out, dtype=config.dtype, rngs=rngs)
+    self.emb = nnx.Linear(c_emb, 2 * c_out, rngs=rngs)
     self.norm_out = GroupNorm(c_out, config.norm_groups)
     self.conv_out = conv(c_out, c_out, 3, kernel_init=nnx.initializers.zeros)
     self.skip = conv(c_in, c_out, 1) if c_in != c_out else None
@@ -99,7 +95,7 @@ class ResBlock(nnx.Module):
   def __call__(self, x: jax.Array, emb: jax.Array, key: jax.Array | None) -> jax.Array:
     """x (B, H, W, c_in), emb (B, c_emb) → (B, H', W', c_out); dropout only where a key is given."""
     h = self.conv_in(self.resample(nnx.silu(self.norm_in(x))))
-    scale, shift = jnp.split(self.emb(nnx.silu(emb)).astype(jnp.float32), 2, axis=-1)
+    scale, shift = jnp.split(self.emb(nnx.silu(emb)), 2, axis=-1)
     h = nnx.silu(self.norm_out(h, scale, shift))
     if key is not None and self.dropout > 0:
       keep = jax.random.bernoulli(key, 1 - self.dropout, h.shape)
@@ -141,9 +137,9 @@ class UNet(nnx.Module):
       Attention(c, config, rngs) if r in config.attention_resolutions else None
     )
 
-    self.lambda_in = nnx.Linear(c, c_emb, dtype=config.dtype, rngs=rngs)
-    self.lambda_out = nnx.Linear(c_emb, c_emb, dtype=config.dtype, rngs=rngs)
-    self.class_emb = nnx.Embed(config.num_classes + 1, c_emb, dtype=config.dtype, rngs=rngs)
+    self.lambda_in = nnx.Linear(c, c_emb, rngs=rngs)
+    self.lambda_out = nnx.Linear(c_emb, c_emb, rngs=rngs)
+    self.class_emb = nnx.Embed(config.num_classes + 1, c_emb, rngs=rngs)
 
     widths = [c * mult for mult in config.channel_mults]
     c, r = widths[0], config.image_shape[0]
@@ -192,8 +188,8 @@ class UNet(nnx.Module):
     run = lambda stage, *args: (jax.checkpoint(stage) if config.remat else stage)(*args)  # noqa: E731
     keys = iter([None] * len(stages) if key is None else jax.random.split(key, len(stages)))
 
-    emb = self.lambda_out(nnx.silu(self.lambda_in(embed_lambda(lam, config.channels))))
-    emb = emb + self.class_emb(c)
+    emb = self.lambda_in(embed_lambda(lam, config.channels, config.lambda_embedding))
+    emb = self.lambda_out(nnx.silu(emb)) + self.class_emb(c)
     h = self.conv_in(z.astype(config.dtype))
     skips = [h]
     for stage in self.down:

@@ -1,0 +1,44 @@
+"""What a network is told of λ: sinusoids of a time t in [0, 1000], of which there are three kinds.
+
+  arctan      t = 1000·arctan(e^{−λ/2})/(π/2), of the authors' public code (the paper is silent)
+  adm_cosine  ADM's discrete times under the cosine schedule, as its 64×64 network was trained
+  adm_linear  the same under the linear schedule, as its 128×128 network was trained
+
+ADM's networks know t = 0, …, 999 only. Between two of these t is linear in λ, so that a sampler on
+continuous λ can drive them: at the λ_t of ADM's schedule, t comes out whole.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+EMBEDDINGS = ('arctan', 'adm_cosine', 'adm_linear')
+
+
+def embed_lambda(lam: jax.Array, dim: int, embedding: str = 'arctan') -> jax.Array:
+  """Cosines, then sines, of t(λ) at periods 2π … 2π·10⁴. (B,) → (B, dim), dim even."""
+  if embedding == 'arctan':
+    t = 1000 / (jnp.pi / 2) * jnp.arctan(jnp.exp(-0.5 * lam))
+  else:
+    t = jnp.interp(-lam, -adm_lambdas(embedding), np.arange(1000.0))  # −λ, since it must increase
+  angle = t[:, None] * jnp.exp(-jnp.log(10_000.0) * jnp.arange(dim // 2) / (dim // 2))
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+@functools.cache
+def adm_lambdas(embedding: str) -> np.ndarray:
+  """λ_t = log(ᾱ_t/(1 − ᾱ_t)) at ADM's times t = 0, …, 999, decreasing: float64 (1000,).
+
+  ᾱ_t = Π_{s ≤ t} (1 − β_s). Linear: β from 1e-4 to 0.02 (Ho et al. 2020, section 4). Cosine:
+  1 − β_t = f(t + 1)/f(t), at least 0.001, with f(t) = cos²(π/2·(t/1000 + 0.008)/1.008) (Nichol &
+  Dhariwal 2021, equation 17).
+  """
+  if embedding == 'adm_linear':
+    one_minus_beta = 1 - np.linspace(1e-4, 0.02, 1000)
+  else:
+    f = np.square(np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008))
+    one_minus_beta = np.maximum(f[1:] / f[:-1], 0.001)
+  log_alpha2 = np.cumsum(np.log(one_minus_beta))
+  return log_alpha2 - np.log(-np.expm1(log_alpha2))
