@@ -5,8 +5,7 @@
   python -m cfg_jax.evaluate --make_reference imagenet64 --out refs/imagenet64_train.npz
 
 Of a run, settings not given are its own, and what has a line already is not evaluated again.
-Samples
-from elsewhere (.npz, a folder of pictures) give one JSON line on stdout.
+Samples from elsewhere (.npz, a folder of pictures) give one JSON line on stdout.
 """
 
 import dataclasses
