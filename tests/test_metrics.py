@@ -185,3 +185,17 @@ def test_golden_numbers_of_the_originals():
   assert metrics.precision_recall(real, fake) == pytest.approx(golden['precision_recall'], rel=1e-7)
   assert metrics.precision_recall(real, fake, k=5) == tuple(golden['precision_recall_5'])
   assert metrics.density_coverage(real, fake) == pytest.approx(golden['density_coverage_5'])
+
+
+@pytest.mark.parametrize('n', (60, 700))
+def test_kid_is_the_mean_over_its_subsets_however_they_are_computed(n):
+  """Few images share one kernel matrix, many are taken subset by subset: the same numbers."""
+  rng = np.random.default_rng(0)
+  real, fake = rng.random((n, 8)), rng.random((n - 10, 8))
+  draw = np.random.RandomState(2020)
+  values = []
+  for _ in range(50):
+    x = fake[draw.choice(n - 10, 40, replace=False)]
+    values.append(metrics.polynomial_mmd2(x, real[draw.choice(n, 40, replace=False)]))
+  mean, std = metrics.kid(real, fake, subsets=50, subset_size=40)
+  np.testing.assert_allclose((mean, std), (np.mean(values), np.std(values)), rtol=1e-8)
