@@ -8,8 +8,11 @@ and shapes of the parameters are those of `64x64_diffusion.pt` and `128x128_diff
 import dataclasses
 import math
 
+import numpy as np
 import torch
 from torch import nn
+
+from cfg_jax import unet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,3 +169,30 @@ def random(adm: ADM, seed: int = 0) -> UNet:
       else:
         p.normal_(0, p[0].numel() ** -0.5)
   return network
+
+
+def ours(reference: ADM, lambda_embedding: str, **changes) -> unet.UNetConfig:
+  """Our network of the same architecture, with ε for its only output and a row for ∅."""
+  same = ('channels', 'channel_mults', 'num_blocks', 'attention_resolutions', 'head_channels')
+  config = unet.UNetConfig(
+    image_shape=(reference.image_size, reference.image_size, 3),
+    num_classes=reference.num_classes,
+    **{name: getattr(reference, name) for name in same},
+    num_heads=reference.num_heads,
+    norm_groups=reference.groups,
+    dropout=0.0,
+    dtype='float32',
+    remat=False,
+    lambda_embedding=lambda_embedding,
+  )
+  return dataclasses.replace(config, **changes)
+
+
+def tensors_of(network: UNet) -> dict[str, np.ndarray]:
+  """What a file of the network's holds."""
+  return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def to_torch(images: np.ndarray) -> torch.Tensor:
+  """(B, H, W, C) → (B, C, H, W)."""
+  return torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).contiguous()

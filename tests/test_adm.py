@@ -1,6 +1,6 @@
 """Importing ADM's published networks, against ADM in PyTorch at rich random weights."""
 
-import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from cfg_jax import adm, generate, sampling, train_state, unet  # noqa: E402
 from cfg_jax import config as config_lib  # noqa: E402
 from cfg_jax.embedding import adm_lambdas  # noqa: E402
 from tests import adm_reference  # noqa: E402
+from tests.adm_reference import ours, tensors_of, to_torch  # noqa: E402
 from tests.conftest import load_config, run  # noqa: E402
 
 BOUND = 1e-4  # relative, float32
@@ -30,29 +31,10 @@ TIMES = np.array([0, 250, 998])
 CLASSES = np.array([6, 0, 3])
 
 
-def ours(reference: adm_reference.ADM, lambda_embedding: str, **changes) -> unet.UNetConfig:
-  """Our network of the same architecture."""
-  same = ('channels', 'channel_mults', 'num_blocks', 'attention_resolutions', 'head_channels')
-  config = unet.UNetConfig(
-    image_shape=(reference.image_size, reference.image_size, 3),
-    num_classes=reference.num_classes,
-    **{name: getattr(reference, name) for name in same},
-    num_heads=reference.num_heads,
-    norm_groups=reference.groups,
-    dropout=0.0,
-    dtype='float32',
-    remat=False,
-    lambda_embedding=lambda_embedding,
-  )
-  return dataclasses.replace(config, **changes)
-
-
-def tensors_of(network: torch.nn.Module) -> dict[str, np.ndarray]:
-  return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-
-
-def to_torch(images: np.ndarray) -> torch.Tensor:
-  return torch.tensor(np.asarray(images)).permute(0, 3, 1, 2)
+@functools.cache
+def apply_fn(config: unet.UNetConfig):
+  """Compiled once for all tests of the same network."""
+  return jax.jit(train_state.apply_fn(config))
 
 
 class Pair:
@@ -73,14 +55,14 @@ class Pair:
     self.grads = {name: p.grad.numpy() for name, p in self.network.named_parameters()}
 
   def convert(self, tensors=None, heads_first=None, **changes):
-    config = ours(self.reference, self.lambda_embedding, **changes)
+    config = ours(self.reference, **{'lambda_embedding': self.lambda_embedding} | changes)
     heads_first = self.heads_first if heads_first is None else heads_first
     return config, adm.convert(tensors or self.tensors, config, heads_first)
 
   def error(self, tensors=None, heads_first=None, **changes) -> float:
     """Of our ε, relative to the reference's largest."""
     config, params = self.convert(tensors, heads_first, **changes)
-    eps = jax.jit(train_state.apply_fn(config))(params, *self.inputs)
+    eps = apply_fn(config)(params, *self.inputs)
     return float(np.abs(eps - self.eps).max() / np.abs(self.eps).max())
 
 
@@ -145,7 +127,7 @@ def test_gradients_are_adms(pair, remat):
 
 def test_bfloat16_is_off_by_about_a_hundredth(pair):
   config, params = pair.convert(dtype='bfloat16')
-  eps = jax.jit(train_state.apply_fn(config))(params, *pair.inputs)
+  eps = apply_fn(config)(params, *pair.inputs)
   error = np.linalg.norm(eps - pair.eps) / np.linalg.norm(pair.eps)
   assert eps.dtype == np.float32 and 1e-3 < error < 2e-2
 
@@ -174,14 +156,14 @@ def _input_dtypes(jaxpr, found):
 
 # A run of the size that images of imagenet64 allow.
 TINY = adm_reference.ADM(64, 32, (1, 1, 1), 1, (16,), 16, None, new_attention_order=True)
-OVERRIDES = {
+OVERRIDES = {  # of the digits' config
+  'data.name': 'imagenet64',
+  'model.norm_groups': 32,
   'model.channels': 32,
   'model.channel_mults': (1, 1, 1),
   'model.num_blocks': 1,
   'model.attention_resolutions': (16,),
   'model.head_channels': 16,
-  'model.dtype': 'float32',
-  'model.remat': False,
   'sample.num_steps': 3,
   'sample.num_samples': 2,
   'sample.batch_size': 2,
@@ -194,7 +176,7 @@ def imported(tmp_path_factory):
   folder = tmp_path_factory.mktemp('adm')
   network = adm_reference.random(TINY)
   torch.save(network.state_dict(), folder / 'weights.pt')
-  config = load_config('imagenet64', **OVERRIDES)
+  config = load_config('digits', **OVERRIDES)
   adm.import_run(config, folder / 'weights.pt', folder / 'run')
   return network, folder / 'weights.pt', folder / 'run'
 
@@ -251,7 +233,7 @@ def test_a_wrong_file_is_one_line_that_names_the_tensor(imported, tmp_path):
     (other, r'tensor middle_block.1.qkv.weight has shape \(96, 32\), not \(96, 32, 1\)'),
   ):
     with pytest.raises(ValueError, match=rf'^--weights={saved(path, wrong)}: {says}') as error:
-      adm.import_run(load_config('imagenet64', **OVERRIDES), path, tmp_path / 'run')
+      adm.import_run(load_config('digits', **OVERRIDES), path, tmp_path / 'run')
     assert '\n' not in str(error.value)
   path.write_bytes(b'no weights')
   flags = [
@@ -260,7 +242,7 @@ def test_a_wrong_file_is_one_line_that_names_the_tensor(imported, tmp_path):
   ]
   done = run(
     'cfg_jax.adm',
-    *('--config', 'configs/imagenet64.py', '--workdir', str(tmp_path / 'run')),
+    *('--config', 'configs/digits.py', '--workdir', str(tmp_path / 'run')),
     *('--weights', str(path)),
     *flags,
   )
@@ -274,7 +256,7 @@ def test_other_images_and_used_folders_are_refused(imported, tmp_path):
   with pytest.raises(ValueError, match="data.name='digits' has 8×8 images"):
     adm.import_run(load_config('digits'), weights, tmp_path / 'run')
   with pytest.raises(ValueError, match='is not empty: name a new one'):
-    adm.import_run(load_config('imagenet64', **OVERRIDES), weights, workdir)
+    adm.import_run(load_config('digits', **OVERRIDES), weights, workdir)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cfg_jax import torch_file
 from cfg_jax.evaluation import external, features, inception, metrics, weights
 from cfg_jax.evaluation.inception import Inception
 from cfg_jax.evaluation.statistics import Moments
@@ -254,7 +255,7 @@ KNOWN_VALUES = {
 def test_public_weights_are_known():
   extractor = Inception()
   assert extractor.is_public and extractor.name == 'inception-2015-12-05'
-  state = weights.read(weights.locate())
+  state = torch_file.read(weights.locate())
   assert sum(v.size for k, v in state.items() if 'num_batches' not in k) == 23_885_392
 
 

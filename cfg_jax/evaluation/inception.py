@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType
 
-from cfg_jax import sharding
+from cfg_jax import sharding, torch_file
 from cfg_jax.evaluation import weights
 
 Params = dict[str, dict[str, jax.Array]]
@@ -274,7 +274,7 @@ class Inception:
     self.batch_size = -(-batch_size // len(devices)) * len(devices)
     mesh = jax.make_mesh((len(devices),), ('data',), (AxisType.Auto,), devices=devices)
     self._sharding = sharding.batch(mesh)
-    self._params = jax.device_put(params_from(weights.read(path)), sharding.replicated(mesh))
+    self._params = jax.device_put(params_from(torch_file.read(path)), sharding.replicated(mesh))
     self._apply = jax.jit(_extract, static_argnames='how')
     self._told = False
 

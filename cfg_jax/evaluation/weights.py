@@ -1,29 +1,14 @@
-"""The FID Inception weights: fetched once, checked against their sha256, read without PyTorch.
+"""The FID Inception weights: where they are, fetched once, checked against their sha256."""
 
-The public file is a pickle of PyTorch's. It is read here by an unpickler that knows the five names
-that a dictionary of tensors needs and refuses all others, so that no file can run code; that takes
-fewer lines than a conversion command, and nobody has to install PyTorch to convert.
-"""
-
-import collections
-import dataclasses
 import hashlib
 import os
-import pickle
 import shutil
 import urllib.request
-import zipfile
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
 
 NAME = 'pt_inception-2015-12-05-6726825d.pth'
 URL = f'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{NAME}'
 SHA256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
-
-_DTYPES = {'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'LongStorage': np.int64}
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # opens a file of torch.save before PyTorch 1.6
 
 
 def locate(path: str | os.PathLike | None = None) -> Path:
@@ -61,100 +46,3 @@ def sha256(path: str | os.PathLike) -> str:
   """The file's sha256 in hexadecimal."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """The tensors of a PyTorch state dictionary, by name; zip files (1.6 on) and older ones.
-
-  Raises ValueError, one line, on a file that is damaged or holds anything but tensors.
-  """
-  try:
-    with open(path, 'rb') as file:
-      is_zip = file.read(4) == b'PK\x03\x04'
-      file.seek(0)
-      state, storages = (_read_zip if is_zip else _read_legacy)(file)
-    if not isinstance(state, dict) or not all(isinstance(t, _Tensor) for t in state.values()):
-      raise ValueError('not a dictionary of tensors')
-    return {name: tensor.array(storages[tensor.storage.key]) for name, tensor in state.items()}
-  except Exception as error:  # a damaged pickle can raise anything
-    reason = str(error) or type(error).__name__
-    raise ValueError(f'{path} is no readable PyTorch state dictionary: {reason}') from None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-  key: str
-  dtype: type
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-  """A view of a storage whose bytes come later in the file."""
-
-  storage: _Storage
-  offset: int
-  shape: tuple[int, ...]
-  stride: tuple[int, ...]
-
-  def array(self, data: bytes) -> np.ndarray:
-    flat = np.frombuffer(data, self.storage.dtype)
-    last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride))
-    if min(self.shape, default=1) < 1 or min(self.offset, *self.stride, 0) < 0 or last >= flat.size:
-      raise ValueError(f'tensor {self.shape} reaches outside its storage of {flat.size}')
-    stride = [s * flat.itemsize for s in self.stride]
-    return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, stride).copy()
-
-
-def _rebuild_tensor(storage, offset, shape, stride, *_) -> _Tensor:
-  if not isinstance(storage, _Storage):
-    raise pickle.UnpicklingError('a tensor without storage')
-  return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, stride)))
-
-
-class _Unpickler(pickle.Unpickler):
-  """Knows ordered dictionaries, tensors and their storages; refuses every other name."""
-
-  def find_class(self, module: str, name: str):
-    if (module, name) == ('collections', 'OrderedDict'):
-      return collections.OrderedDict
-    if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-      return _rebuild_tensor
-    if module == 'torch' and name in _DTYPES:
-      return _DTYPES[name]
-    raise pickle.UnpicklingError(f'refused: it asks for {module}.{name}, which is not a tensor')
-
-  def persistent_load(self, pid):
-    kind, dtype, key = pid[:3]
-    if kind != 'storage' or dtype not in _DTYPES.values():
-      raise pickle.UnpicklingError(f'refused: unknown persistent id {kind!r}')
-    return _Storage(str(key), dtype)
-
-
-def _read_zip(file: BinaryIO) -> tuple[object, dict[str, bytes]]:
-  with zipfile.ZipFile(file) as archive:
-    names = archive.namelist()
-    root = next(name for name in names if name.endswith('/data.pkl')).removesuffix('data.pkl')
-    if f'{root}byteorder' in names and archive.read(f'{root}byteorder') != b'little':
-      raise ValueError('big-endian')
-    with archive.open(f'{root}data.pkl') as pickled:
-      state = _Unpickler(pickled).load()
-    prefix = f'{root}data/'
-    return state, {n[len(prefix) :]: archive.read(n) for n in names if n.startswith(prefix)}
-
-
-def _read_legacy(file: BinaryIO) -> tuple[object, dict[str, bytes]]:
-  """Pickles of the magic number, version, machine, object and storage keys; then the storages."""
-  magic, _, machine = (_Unpickler(file).load() for _ in range(3))
-  if magic != _LEGACY_MAGIC or not machine['little_endian']:
-    raise ValueError('not written by torch.save')
-  unpickler = _Unpickler(file)
-  state = unpickler.load()
-  dtypes = {t.storage.key: t.storage.dtype for t in state.values()}
-  storages = {}
-  for key in _Unpickler(file).load():
-    count = int.from_bytes(file.read(8), 'little')
-    size = count * np.dtype(dtypes[key]).itemsize
-    storages[key] = file.read(size)
-    if len(storages[key]) != size:
-      raise ValueError('truncated')
-  return state, storages
