@@ -18,7 +18,7 @@ import tensorboardX
 from absl import flags
 from ml_collections import config_flags
 
-from cfg_jax import cli, data, datasets, objective, sharding, train_state
+from cfg_jax import cli, data, datasets, objective, plan, sharding, train_state
 from cfg_jax import config as config_lib
 from cfg_jax.checkpoint import Checkpoints
 from cfg_jax.progress import Progress
@@ -228,6 +228,10 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   config = flags.FLAGS.config
+  if flags.FLAGS.plan:
+    optimizer = make_optimizer(config.train)
+    plan.main(config, optimizer, make_train_step(config, optimizer))
+    return
   sharding.setup_jax(config.train.batch_size)
   train(config, Path(flags.FLAGS.workdir))
 
@@ -235,5 +239,11 @@ def main(argv: list[str]) -> None:
 if __name__ == '__main__':
   config_flags.DEFINE_config_file('config', help_string='Config file.', lock_config=True)
   flags.DEFINE_string('workdir', None, 'Folder that holds all of the run.')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  plan.define_flags()
+  flags.mark_flag_as_required('config')
+  flags.register_multi_flags_validator(
+    ['workdir', 'plan'],
+    lambda given: given['workdir'] or given['plan'],
+    'Flag --workdir is missing.',
+  )
   cli.run(main)

@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
   config.sample.num_steps = 32  # T
   config.sample.clip_x = True  # the authors' public code
   config.sample.num_samples = 1000  # for each w
-  config.sample.batch_size = 250
+  config.sample.batch_size = 200
   config.sample.labels = 'balanced'
   config.sample.ema = True
   config.sample.seed = 0
