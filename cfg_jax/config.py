@@ -30,7 +30,7 @@ def define_flags() -> None:
   """--config, a file whose every field is a flag (--config.train.p_uncond=0.2), and --workdir."""
   config_flags.DEFINE_config_file('config', help_string='Config file.', lock_config=True)
   flags.DEFINE_string('workdir', None, 'Folder that holds all of the work.')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flag_as_required('config')
 
 
 def of_flags() -> ml_collections.ConfigDict:

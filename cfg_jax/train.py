@@ -18,7 +18,7 @@ import optax
 import tensorboardX
 from absl import flags
 
-from cfg_jax import cli, data, datasets, objective, sharding, train_state
+from cfg_jax import cli, data, datasets, objective, plan, sharding, train_state
 from cfg_jax import config as config_lib
 from cfg_jax.checkpoint import Checkpoints
 from cfg_jax.progress import Progress
@@ -227,10 +227,20 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   config = config_lib.of_flags()
+  if flags.FLAGS.plan:
+    optimizer = make_optimizer(config.train)
+    plan.main(config, optimizer, make_train_step(config, optimizer))
+    return
   sharding.setup_jax(config.train.batch_size)
   train(config, Path(flags.FLAGS.workdir))
 
 
 if __name__ == '__main__':
   config_lib.define_flags()
+  plan.define_flags()
+  flags.register_multi_flags_validator(
+    ['workdir', 'plan'],
+    lambda given: given['workdir'] or given['plan'],
+    'Flag --workdir is missing.',
+  )
   cli.run(main)

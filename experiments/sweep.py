@@ -48,5 +48,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   config_lib.define_flags()
+  flags.mark_flag_as_required('workdir')
   flags.DEFINE_list('p_uncond', '0.1,0.2,0.5', 'Probabilities of dropping the label. Table 1.')
   cli.run(main)

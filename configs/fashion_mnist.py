@@ -1,0 +1,16 @@
+"""Fashion-MNIST, 28×28 grey: clothes in place of MNIST's digits, at the same cost.
+
+What is not here is MNIST's. Not in the paper: all of it is our choice, without a promise.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import mnist
+
+
+def get_config() -> ConfigDict:
+  """The config, as data."""
+  config = mnist.get_config()
+  config.data.name = 'fashion_mnist'
+  config.data.flip = True  # mirrored clothes are clothes
+  return config
