@@ -118,8 +118,8 @@ def digests(arrays: dict[str, jax.Array]) -> dict[str, str]:
   return {name: hashlib.sha256(_whole(x)).hexdigest() for name, x in arrays.items()}
 
 
-def _whole(x: jax.Array) -> np.ndarray:
-  if x.is_fully_addressable or x.is_fully_replicated:
+def _whole(x: jax.Array | np.ndarray) -> np.ndarray:
+  if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
     return np.ascontiguousarray(x)
   return np.ascontiguousarray(multihost_utils.process_allgather(x, tiled=True))
 

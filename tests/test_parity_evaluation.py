@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from cfg_jax.evaluation import inception, metrics, weights
+from cfg_jax import torch_file
+from cfg_jax.evaluation import inception, metrics
 from tests import random_inception
 
 BOUND = 1e-5  # relative L2 on every tap
@@ -140,7 +141,7 @@ def test_torch_files_read_as_torch_reads_them(tmp_path, state):
   for zipped in (True, False):
     path = tmp_path / f'{zipped}.pth'
     torch.save(net.state_dict(), path, _use_new_zipfile_serialization=zipped)
-    ours = weights.read(path)
+    ours = torch_file.read(path)
     assert list(ours) == list(theirs)
     assert all(np.array_equal(ours[k], theirs[k]) for k in theirs)
     assert ours.keys() - state.keys() == {k for k in ours if k.endswith('num_batches_tracked')}
