@@ -288,5 +288,5 @@ def _row(name: str, *values: str) -> None:
 
 
 def _short(x: float) -> str:
-  """Three digits, or all those before the point."""
-  return f'{x:,.0f}' if x >= 100 else f'{x:.3g}'
+  """Three digits, one after the point from 100 on and none from 1000 on."""
+  return f'{x:,.0f}' if x >= 1000 else f'{x:.1f}' if x >= 100 else f'{x:.3g}'

@@ -1,8 +1,8 @@
 """CIFAR-10, 32×32: a night on one GPU, between the laptop and ImageNet. Ho & Salimans have no such.
 
 What is not here is imagenet64's. [DDPM] is Ho et al. 2020, appendix B: its width, depth, dropout,
-batch, rate and steps, in ADM's architecture. No result is promised: DDPM without classes has FID
-3.17. Cost: `python -m cfg_jax.train --config configs/cifar10.py --plan`.
+batch, rate and steps, in ADM's architecture. No result is promised; DDPM, without classes, has FID
+3.17. Cost by `--plan`, on one H100 at 40 % of its peak: 2.9 hours, and 3.2 for the samples.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.conftest import run
+from cfg_jax import config as config_lib
+from tests.conftest import load_config, run
 
 
 @pytest.mark.slow
@@ -12,5 +13,12 @@ from tests.conftest import run
 def test_the_step_and_the_sampler_lower_for_cuda_and_tpu_on_eight_devices(name):
   done = run('tests.lowering', name, JAX_NUM_CPU_DEVICES='8')
   assert done.returncode == 0, done.stderr
+  print(done.stdout)  # the seconds, where pytest is run with -s
   step, sampler = map(json.loads, done.stdout.splitlines())
-  print(step, sampler, sep='\n')
+  for program in (step, sampler):
+    assert program['devices'] == 8 and program['platforms'] == ['cuda', 'tpu']
+    assert program['convolutions'].keys() == {'bf16'}
+  assert step['barriers'] > 0 and sampler['barriers'] == 0  # remat, where there are gradients
+  config = load_config(name)
+  shape = (config.sample.batch_size, *config_lib.dataset_of(config).image_shape)
+  assert sampler['output'] == f'uint8[{",".join(map(str, shape))}]'
