@@ -81,7 +81,8 @@ def count_memory(config: ml_collections.ConfigDict, images: int) -> dict[str, in
 
   Activations are what the forward pass keeps for the backward pass, as JAX's differentiation
   decides it, and with remat the most that one recomputed stage keeps. Compilers fuse some of it
-  away (a third of it, where measured), and add scratch space of their own.
+  away and add scratch space of their own: XLA for a CPU, with the scheduler that saves memory, took
+  0.6 to 1 times as much for activations without remat, 1.2 to 1.7 times with.
   """
   network = config_lib.network_of(config)
   params = _abstract_params(network)
