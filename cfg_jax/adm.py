@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -91,7 +90,8 @@ def import_run(config: ConfigDict, weights: Path, workdir: Path) -> None:
     raise ValueError(f'--weights={weights}: {error}') from None
   step = config.train.num_steps
   checkpoints = Checkpoints(workdir, keep=1)
-  checkpoints.save(step, {'step': jnp.int32(step), 'ema': ema}, {'imported': str(weights)})
+  state = jax.device_put({'step': np.int32(step), 'ema': ema})
+  checkpoints.save(step, state, {'imported': str(weights)})
   checkpoints.close()
   config_lib.record(config, workdir)  # last: without it there is no run
 

@@ -54,5 +54,6 @@ def guide(
     return guided_eps(eps[0::2], eps[1::2], w)
 
   if isinstance(w, jax.core.Tracer):
-    return lambda z, lam: jax.lax.cond(jnp.all(w == 0), conditional, both, z, lam)
+    unguided = jnp.all(w == 0)
+    return lambda z, lam: jax.lax.cond(unguided, conditional, both, z, lam)
   return conditional if np.all(np.asarray(w) == 0) else both

@@ -82,8 +82,8 @@ def radial(x: np.ndarray, c: np.ndarray, weights: np.ndarray) -> tuple[float, fl
   return mean, np.sqrt(np.average((along - mean) ** 2, weights=weights))
 
 
-def write_png(path: Path) -> dict[str, np.ndarray]:
-  """Draws the figure; returns what its caption says, {'exact', 'drawn'}: `radial` of each w."""
+def write_png(path: Path) -> None:
+  """Solves, samples, measures and draws: columns are w, rows p̃ and the samples."""
   import matplotlib
 
   matplotlib.use('agg')
@@ -114,13 +114,11 @@ def write_png(path: Path) -> dict[str, np.ndarray]:
     for density, color in zip(densities[j], colors):
       ranked = np.sort(density)[::-1]
       level = ranked[np.searchsorted(np.cumsum(ranked), 0.9)]  # the region that holds 90 %
-      bottom.contour(
-        axis, axis, density.reshape(shape), [level], colors=[0.6 * color], linewidths=1
-      )
+      outline = density.reshape(shape)
+      bottom.contour(axis, axis, outline, [level], colors=[0.6 * color], linewidths=1)
     for axes, (mean, std) in ((top, exact[j]), (bottom, drawn[j])):
-      axes.text(
-        0.5, 0.04, f'{mean:.2f} ± {std:.2f}', transform=axes.transAxes, ha='center', fontsize=9
-      ).set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.5, 'alpha': 0.85})
+      label = axes.text(0, -4, f'{mean:.2f} ± {std:.2f}', ha='center', fontsize=9)
+      label.set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.5, 'alpha': 0.85})
       axes.plot(*MEANS.T, '+', color='black', markersize=6, markeredgewidth=1)
     top.set_title(f'w = {W[j]:g}', fontsize=11)
   rows[0, 0].set(xlim=(-4.8, 4.8), ylim=(-4.35, 5.25), xticks=[], yticks=[])
@@ -129,13 +127,12 @@ def write_png(path: Path) -> dict[str, np.ndarray]:
   figure.text(0.03, 0.105, caption(exact, drawn), fontsize=9.5, va='top', linespacing=1.35)
   figure.savefig(path, format='png', dpi=120, metadata={'Software': None})
   plt.close(figure)
-  return {'exact': np.array(exact), 'drawn': np.array(drawn)}
 
 
-def caption(exact, drawn) -> str:
-  """What the figure shows, with the numbers measured for it: `radial` of each w."""
+def caption(exact: list[tuple[float, float]], drawn: list[tuple[float, float]]) -> str:
+  """What the figure shows and what was measured: `radial` of p̃ and of the samples, for each w."""
   text = (
-    f'Top: Figure 2 of the paper, for three Gaussians (+: their means). Bottom: '
+    'Top: Figure 2 of the paper, for three Gaussians (+: their means). Bottom: '
     f'{SAMPLES_PER_CLASS} guided samples a class (T = {NUM_STEPS}, v = {V:g}), over the outlines '
     'that hold 90 % of each class above. Numbers: mean ± standard deviation along the direction '
     'of the class. The two rows agree at w = 0 only: guided samples land farther out '

@@ -17,7 +17,7 @@ from tests.adm_reference import ours, tensors_of, to_torch  # noqa: E402
 from tests.conftest import load_config, run  # noqa: E402
 
 BOUND = 1e-4  # relative, float32
-SMALL = dict(channels=64, channel_mults=(1, 1, 2), num_blocks=1, attention_resolutions=(8, 4))
+SMALL = dict(channels=64, channel_mults=(1, 2), num_blocks=1, attention_resolutions=(8,))
 # Two networks of ADM's two kinds: attention in the newer and the older order.
 KINDS = {
   'adm64': adm_reference.ADM(
@@ -110,9 +110,8 @@ def test_a_mistake_is_seen(pair, mistake):
   assert pair.error(**MISTAKES[mistake](pair)) > 100 * BOUND
 
 
-@pytest.mark.parametrize('remat', [False, True])
-def test_gradients_are_adms(pair, remat):
-  config, params = pair.convert(remat=remat)
+def test_gradients_are_adms(pair):
+  config, params = pair.convert(remat=pair.heads_first)  # one pair without, one with
   apply = train_state.apply_fn(config)
   got = jax.jit(jax.grad(lambda p: jnp.square(apply(p, *pair.inputs)).mean()))(params)
   _, want = pair.convert(pair.grads)  # gradients are laid out as what they are of
@@ -194,18 +193,19 @@ def test_generate_samples_what_the_original_network_says(imported):
     t = np.interp(-np.asarray(lam), -schedule, np.arange(1000))
     with torch.inference_mode():
       eps = network(to_torch(z), torch.tensor(t, dtype=torch.float32), torch.tensor(labels))
-    return eps[:, :3].permute(0, 2, 3, 1).numpy()
+    return jnp.asarray(eps[:, :3].permute(0, 2, 3, 1).numpy())
 
-  x = sampling.sample(
-    lambda z, lam: jax.pure_callback(network_eps, z, z, lam),
-    generate.sample_keys(config.sample.seed, jnp.arange(2)),
-    (64, 64, 3),
-    num_steps=3,
-    v=config.sample.v,
-    lambda_min=float(schedule[-1]),
-    lambda_max=float(schedule[0]),
-    clip_x=True,
-  )
+  with jax.disable_jit():  # the loop hands PyTorch arrays that have values
+    x = sampling.sample(
+      network_eps,
+      generate.sample_keys(config.sample.seed, jnp.arange(2)),
+      (64, 64, 3),
+      num_steps=3,
+      v=config.sample.v,
+      lambda_min=float(schedule[-1]),
+      lambda_max=float(schedule[0]),
+      clip_x=True,
+    )
   difference = np.abs(np.asarray(generate.to_uint8(x), int) - images)
   assert difference.max() <= 1 and difference.mean() < 0.01
   assert images.std() > 20
