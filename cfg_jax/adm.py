@@ -39,7 +39,7 @@ class Published:
   num_steps: int  # of its training
 
 
-PUBLISHED = {  # by image size; ADM, table 11 and the flags published with the weights
+PUBLISHED = {  # by image size. The numbers of steps are recalled, not read: check before citing.
   64: Published('adm_cosine', heads_first=False, num_steps=540_000),
   128: Published('adm_linear', heads_first=True, num_steps=4_360_000),
 }

@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
   config.sample.clip_x = True  # [code]
   config.sample.num_samples = 50_000  # for each w [4]
   config.sample.batch_size = 512  # [ours]
-  config.sample.labels = 'random'  # not in the paper; [ADM]'s sampling script draws them so
+  config.sample.labels = 'random'  # not in the paper; [ours], as we recall [ADM]'s script
   config.sample.ema = True  # [ADM]
   config.sample.seed = 0  # [ours]
 
