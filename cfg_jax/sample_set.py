@@ -61,6 +61,8 @@ class SampleSet:
     for file in self._files(workdir):
       if done == n:
         return
+      if int(file.stem.split('-')[0]) > done:
+        break  # a gap: what comes after it is not image `done`
       with np.load(file) as arrays:
         take = (arrays['indices'] >= done) & (arrays['indices'] < n)
         images, labels = arrays['images'][take], arrays['labels'][take]

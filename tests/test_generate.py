@@ -80,6 +80,15 @@ def test_one_program_serves_every_w_and_mixed_ones(config):
   assert draw._cache_size() == 1
 
 
+def test_a_gap_is_an_error_and_not_the_images_behind_it(trained, config, tmp_path):
+  [sample_set] = generate.sample_sets(config, 1)[:1]
+  images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int32)
+  for first in (0, 8):
+    sample_set.write(tmp_path, first, images + first, labels)
+  with pytest.raises(ValueError, match='has 4 of 8 samples'):
+    list(sample_set.read(tmp_path, 8))
+
+
 def test_labels():
   indices = np.arange(1000)
   balanced = generate.labels_of('balanced', 0, indices, 10)
