@@ -16,6 +16,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 
+class LackingArray(ValueError):
+  """A whole checkpoint that never held an array asked for, as an import holds EMA alone."""
+
+
 class Checkpoints:
   """The checkpoints `<workdir>/checkpoints/<step>/`, of which the newest `keep` are kept.
 
@@ -57,13 +61,19 @@ class Checkpoints:
     """The newest whole checkpoint (or that of `step`) and its record; None if there is none at all.
 
     abstract: the pytree to restore into, of `jax.ShapeDtypeStruct` with shardings; leaves that it
-    lacks are not read. Raises ValueError if checkpoints exist but none is whole.
+    lacks are not read. Raises ValueError if there is no such step, if a checkpoint never held one
+    of the arrays, or if checkpoints exist but none is whole.
     """
     steps = self.steps() if step is None else [step]
+    if not set(steps) <= set(self.steps()):
+      have = ', '.join(map(str, self.steps())) or 'none'
+      raise ValueError(f'{self._folder} has no step {step}; it has {have}.')
     damage = []
     for step in reversed(steps):
       try:
         return self._restore(abstract, step)
+      except LackingArray:
+        raise
       except Exception as e:  # whatever a damaged file makes of Orbax, TensorStore or JSON
         damage.append(f'{self._folder / str(step)} is damaged: {_first_line(e)}')
         print(f'{damage[-1]}; it is skipped.', file=sys.stderr)
@@ -75,13 +85,12 @@ class Checkpoints:
 
   def _restore(self, abstract, step):
     flat = _flatten(abstract)
-    item = self._folder / str(step)
     record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))[
       'record'
     ]
     missing = sorted(flat.keys() - record['digests'].keys())
     if missing:
-      raise ValueError(f'{item} has no array {missing[0]}')
+      raise LackingArray(f'{self._folder / str(step)} was saved without {missing[0]}.')
     arrays = self._manager.restore(
       step,
       args=ocp.args.Composite(
@@ -103,10 +112,6 @@ class Checkpoints:
       target.parent.mkdir(exist_ok=True)
       (self._folder / str(newer)).rename(target)
     self._manager.reload()
-
-  def wait(self) -> None:
-    """Returns when all saves are on disk; raises if one failed."""
-    self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits for the saves, and releases Orbax's threads."""

@@ -36,7 +36,7 @@ def define_flags() -> None:
 def of_flags() -> ml_collections.ConfigDict:
   """The config that --config names; ValueError where that file cannot be read."""
   try:
-    flags.FLAGS.config.seed  # noqa: B018  (ml_collections tells of a missing file only when it is used)
+    flags.FLAGS.config.seed  # noqa: B018  # now it is opened
   except OSError:
     file = flags.FLAGS['config'].config_filename
     raise ValueError(f'--config={file} cannot be read; the configs are in configs/.') from None

@@ -55,9 +55,7 @@ def evaluate(
       continue
     found, labels = _features(config, workdir, sample_set, extractor)
     line['metrics'] = external.compare(found, reference, extractor)
-    if (
-      extractor.name == config.data.name
-    ):  # its classes are the labels: is each what was asked for?
+    if extractor.name == config.data.name:  # its classes are the labels
       line['metrics']['accuracy'] = float(np.mean(found.logits.argmax(axis=1) == labels))
     lines.append(line)
     config_lib.write_atomically(path, ''.join(json.dumps(line) + '\n' for line in lines))
@@ -88,7 +86,7 @@ def _features(config, workdir, sample_set, extractor) -> tuple[features.Features
       labels.append(c)
       yield images
 
-  resume = Path(workdir) / sample_set.path / 'features.unfinished.npz'
+  resume = Path(workdir) / sample_set.path / 'features.unfinished'
   found = features.stream(batches(), extractor, resume=resume)
   return found, np.concatenate(labels)
 

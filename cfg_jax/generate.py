@@ -148,20 +148,11 @@ def load_params(
 ) -> tuple[int, dict]:
   """(step, parameters) of the newest whole checkpoint, or of `step`; EMA as config says."""
   network = config_lib.network_of(config)
-  create = functools.partial(train_state.create_params, network, config.seed)
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)),
-    jax.eval_shape(create),
-  )
+  params = jax.eval_shape(functools.partial(train_state.create_params, network, config.seed))
   name = 'ema' if config.sample.ema else 'params'
+  wanted = {'step': jax.ShapeDtypeStruct((), jnp.int32), name: params}
   checkpoints = Checkpoints(workdir)
-  restored = checkpoints.restore(
-    {
-      'step': jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh)),
-      name: abstract,
-    },
-    step,
-  )
+  restored = checkpoints.restore(sharding.abstract(wanted, sharding.replicated(mesh)), step)
   checkpoints.close()
   if restored is None:
     raise ValueError(f'{workdir} has no checkpoint: train first.')

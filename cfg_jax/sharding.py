@@ -6,6 +6,7 @@ and takes no `pmean`, since the loss is the mean of the global batch.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -36,6 +37,11 @@ def data_mesh() -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
   """The whole value on every device: parameters, EMA, optimizer state."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def abstract(tree: Any, placement: NamedSharding) -> Any:
+  """The shapes and dtypes of a tree, all placed alike: what a checkpoint restores into."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), tree)
 
 
 def batch(mesh: Mesh) -> NamedSharding:

@@ -90,9 +90,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
   create = functools.partial(
     train_state.create, config_lib.network_of(config), optimizer, config.seed
   )
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), jax.eval_shape(create)
-  )
+  abstract = sharding.abstract(jax.eval_shape(create), everywhere)
   with contextlib.ExitStack() as stack:  # however this ends, saves under way reach the disk
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
     stack.callback(checkpoints.close)

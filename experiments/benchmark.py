@@ -12,14 +12,12 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import flags
 from ml_collections import config_flags
 
-from cfg_jax import cli, diffusion, guidance, sampling, sharding, train, train_state
+from cfg_jax import cli, costs, diffusion, guidance, sampling, sharding, train, train_state
 from cfg_jax import config as config_lib
 from cfg_jax.generate import make_sampler, sample_keys
 
@@ -37,27 +35,6 @@ def seconds(*calls: Callable[[], object]) -> list[float]:
       jax.block_until_ready(call())
       best[i] = min(best[i], time.perf_counter() - begin)
   return best
-
-
-def flops(function: Callable, *args) -> int:
-  """FLOPs of the convolutions and matrix products in one call, from its jaxpr."""
-  return _flops(jax.make_jaxpr(function)(*args).jaxpr)
-
-
-def _flops(jaxpr) -> int:
-  total = 0
-  for eqn in jaxpr.eqns:
-    if eqn.primitive.name == 'conv_general_dilated':
-      kernel = eqn.invars[1].aval.shape
-      out_features = eqn.params['dimension_numbers'].rhs_spec[0]
-      total += 2 * eqn.outvars[0].aval.size * int(np.prod(kernel)) // kernel[out_features]
-    elif eqn.primitive.name == 'dot_general':
-      (contracted, _), _ = eqn.params['dimension_numbers']
-      shape = eqn.invars[0].aval.shape
-      total += 2 * eqn.outvars[0].aval.size * int(np.prod([shape[i] for i in contracted]))
-    for sub in jax.extend.core.jaxprs_in_params(eqn.params):
-      total += _flops(sub)
-  return total
 
 
 def benchmark(config: ml_collections.ConfigDict) -> None:
@@ -128,7 +105,8 @@ def benchmark(config: ml_collections.ConfigDict) -> None:
     lambda: combine(eps_fn(params, z, lam, c), eps_fn(params, z, lam, null), w),
     lambda: loop(indices),
   )
-  forward = flops(apply, params, z[:1], lam[:1], c[:1])
+  counted = costs.count_flops(apply, params, z[:1], lam[:1], c[:1])
+  forward = counted.convolutions + counted.attention
   rate = 2 * side**3 / t_matmul
   train_rate = 3 * forward * batch_size / t_train
   sample_rate = 2 * forward * n * config.sample.num_steps / t_sample
@@ -175,7 +153,7 @@ def python_loop(guided, params, c, shape, seed, *, num_steps, v, lambda_min, lam
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
-  config = flags.FLAGS.config
+  config = config_lib.of_flags()
   sharding.setup_jax(config.train.batch_size, config.sample.batch_size)
   benchmark(config)
 

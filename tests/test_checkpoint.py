@@ -88,6 +88,15 @@ def test_none_whole_is_an_error_and_none_at_all_is_none(tmp_path):
     Checkpoints(tmp_path).restore(abstract(STATE))
 
 
+def test_what_was_never_there_is_not_called_damaged(tmp_path, capsys):
+  save(tmp_path, 3, 5)
+  with pytest.raises(ValueError, match=r'has no step 4; it has 3, 5\.'):
+    Checkpoints(tmp_path).restore(abstract(STATE), step=4)
+  with pytest.raises(ValueError, match=r'5 was saved without ema\.b\.'):
+    Checkpoints(tmp_path).restore(abstract(STATE | {'ema': {'b': STATE['step']}}))
+  assert 'damaged' not in capsys.readouterr().err
+
+
 def test_only_the_newest_are_kept(tmp_path):
   save(tmp_path, 1, 2, 3, 4, keep=2)
   assert Checkpoints(tmp_path).steps() == [3, 4]

@@ -26,9 +26,7 @@ def state_sha256(config, workdir) -> tuple[int, str]:
     lambda: train_state.create(config_lib.network_of(config), optimizer, config.seed)
   )
   everywhere = sharding.replicated(sharding.data_mesh())
-  state, _ = Checkpoints(workdir).restore(
-    jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), abstract)
-  )
+  state, _ = Checkpoints(workdir).restore(sharding.abstract(abstract, everywhere))
   digest = hashlib.sha256()
   for leaf in jax.tree.leaves(state):
     digest.update(np.asarray(leaf).tobytes())

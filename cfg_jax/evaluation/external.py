@@ -89,7 +89,7 @@ def make_reference(
   else:
     images, dataset = _dataset_images(str(what), Path(data_dir).expanduser(), split)
   out = Path(out)
-  found = _extract_reference(images, extractor, out.with_name(f'{out.name}.unfinished.npz'))
+  found = _extract_reference(images, extractor, out.with_name(f'{out.name}.unfinished'))
   settings = features.settings(extractor) | dataset | {'pixels_sha256': found.fingerprint}
   if quantisation:
     settings['quantisation'] = quantisation
