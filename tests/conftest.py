@@ -11,6 +11,8 @@ import ml_collections
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# Half the time of a test is compilation: XLA's quickest, for us and the commands we start.
+os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0 ' + os.environ.get('XLA_FLAGS', '')
 TINY = {
   'model.channels': 8,
   'model.head_channels': 8,
