@@ -4,6 +4,7 @@ A ValueError raised by this package is meant for the user: its text goes to stde
 code is 2. Any other error is a bug, of ours or of a library, and keeps its traceback.
 """
 
+import logging as python_logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -30,6 +31,7 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
     logging.set_verbosity(logging.ERROR)  # Orbax tells each save in forty lines, TFDS worries
+    python_logging.getLogger('cfg_jax').setLevel('INFO')  # what we say is meant to be read
     return rest
   except (flags.Error, AttributeError, KeyError, TypeError) as error:
     # config_flags raises the last three for an unknown field or a value of the wrong type.

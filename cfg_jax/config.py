@@ -93,6 +93,12 @@ def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
         False, f'{group}.batch_size', f'must be a multiple of {num_devices} devices; try {nearest}'
       )
 
+  check(
+    config.evaluate.extractor in ('digits', 'inception'),
+    'evaluate.extractor',
+    "must be 'digits' or 'inception'",
+  )
+
   try:
     dataset = dataset_of(config)
   except ValueError as error:

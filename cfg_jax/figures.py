@@ -78,7 +78,7 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[dict]) -> dict
 
 
 def charts(curves: Sequence[Curve], dataset: str, first: int = 0) -> list[dict]:
-  """IS over FD, FD over w and IS over w, the paper's curves drawn in where it has this data set.
+  """IS over FD, FD over w and IS over w; the paper's curves beside FID-50k of its data sets.
 
   `first` numbers the lines on from an earlier panel's, so that each has a `group` of its own.
   """
@@ -87,7 +87,7 @@ def charts(curves: Sequence[Curve], dataset: str, first: int = 0) -> list[dict]:
     {'name': c.name, 'style': j, 'dashed': False, 'w': c.w, 'fd': c.fd, 'is': c.inception_score}
     for j, c in enumerate(curves)
   ]
-  for p in paper.curves(dataset) if distance.startswith('FID') else ():
+  for p in paper.curves(dataset) if distance == 'FID-50k' else ():
     match = [j for j, c in enumerate(curves) if c.settings.get(p.field) == p.value]
     lines.append(
       {

@@ -182,10 +182,16 @@ def findings(curves: Sequence[Curve]) -> list[Finding]:
 
 
 def beside_paper(curve: Curve, paper: Sequence[PaperCurve]) -> list[tuple[float, ...]]:
-  """Rows of w, then FID ours, the paper's, the difference, then IS so, at each w that both have."""
+  """Rows of w, then FID ours, the paper's, the difference, then IS so, at each w that both have.
+
+  None where the settings are not those of a column of the paper's, or the distance is not as the
+  paper's: of 50 000 samples, resized as TensorFlow 1 does, by the weights that FID is defined by.
+  """
   rows = []
   for p in paper:
-    if curve.settings.get(p.field) != p.value or not curve.distance.startswith('FID'):
+    theirs = {p.field: p.value, 'v': p.v, 'resize': 'tf1'}
+    ours = {k: curve.settings.get(k) for k in theirs}
+    if ours != theirs or curve.distance != 'FID-50k':
       continue
     theirs = dict(zip(p.w, zip(p.fid, p.inception_score)))
     for w, fd, score in zip(curve.w, curve.fd, curve.inception_score):

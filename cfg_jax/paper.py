@@ -4,19 +4,20 @@ import csv
 from importlib import resources
 from typing import NamedTuple
 
-# Data set → its table, and the field whose values are the table's columns.
+# Data set → its table, the field whose values are the table's columns, and v (Section 4).
 TABLES = {
-  'imagenet64': ('table1_imagenet64.csv', 'Table 1', 'p_uncond', 'p'),
-  'imagenet128': ('table2_imagenet128.csv', 'Table 2', 'T', 'T'),
+  'imagenet64': ('table1_imagenet64.csv', 'Table 1', 'p_uncond', 'p', 0.3),
+  'imagenet128': ('table2_imagenet128.csv', 'Table 2', 'T', 'T', 0.2),
 }
 
 
 class PaperCurve(NamedTuple):
-  """One column of a table: FID and IS of 50 000 samples for each w, at `field` = `value`."""
+  """One column of a table: FID and IS of 50 000 samples for each w, at `field` = `value` and v."""
 
   table: str
   field: str
   value: float
+  v: float
   w: tuple[float, ...]
   fid: tuple[float, ...]
   inception_score: tuple[float, ...]
@@ -26,7 +27,7 @@ def curves(dataset: str) -> tuple[PaperCurve, ...]:
   """The paper's curves for a data set by its name here; none where the paper has none."""
   if dataset not in TABLES:
     return ()
-  file, table, field, letter = TABLES[dataset]
+  file, table, field, letter, v = TABLES[dataset]
   with (resources.files('cfg_jax') / 'paper' / file).open(encoding='utf-8', newline='') as f:
     rows = list(csv.DictReader(f))
 
@@ -39,6 +40,7 @@ def curves(dataset: str) -> tuple[PaperCurve, ...]:
       table,
       field,
       float(head.removeprefix(letter)),
+      v,
       column('w'),
       column(f'fid_{head}'),
       column(f'is_{head}'),

@@ -8,11 +8,12 @@ Reads files only (no JAX) and takes a second or two; equal inputs give equal byt
 import csv
 import io
 import json
+import logging
 import os
 from pathlib import Path
 
 import jinja2
-from absl import flags, logging
+from absl import flags
 
 from cfg_jax import cli, figures, paper, results
 from cfg_jax.findings import VERDICTS, beside_paper, findings
@@ -105,8 +106,8 @@ def _panels(curves: list[Curve]) -> list[dict]:
         'findings': findings(group),
         'charts': figures.charts(group, dataset, first),
         'paper_table': theirs[0].table if theirs else None,
+        'paper_field': theirs[0].field if theirs else None,
         'beside': [t for t in tables if t['rows']],
-        'n': sorted({format_value(c.settings['n']) for c in group}),
       }
     )
     first += len(group) + len(theirs)
@@ -185,7 +186,7 @@ def write_report(workdir: Path) -> None:
   _write(workdir / 'report.csv', table)
   _write(workdir / 'report.html', page)
   for note in found.notes:
-    logging.warning(note)
+    logging.getLogger('cfg_jax').warning(note)
 
 
 def main(argv: list[str]) -> None:

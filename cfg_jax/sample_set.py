@@ -1,6 +1,8 @@
 """Samples on disk: what settings make a set of them, where it lies, which images are there."""
 
 import dataclasses
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +57,7 @@ class SampleSet:
   def read(self, workdir: Path, n: int):
     """Yields (images, labels) of indices 0 … n − 1 in order, a file at a time.
 
-    Raises ValueError where some are missing.
+    Raises ValueError where some are missing or a file is damaged.
     """
     done = 0
     for file in self._files(workdir):
@@ -63,9 +65,12 @@ class SampleSet:
         return
       if int(file.stem.split('-')[0]) > done:
         break  # a gap: what comes after it is not image `done`
-      with np.load(file) as arrays:
-        take = (arrays['indices'] >= done) & (arrays['indices'] < n)
-        images, labels = arrays['images'][take], arrays['labels'][take]
+      try:
+        with np.load(file) as arrays:
+          take = (arrays['indices'] >= done) & (arrays['indices'] < n)
+          images, labels = arrays['images'][take], arrays['labels'][take]
+      except (zipfile.BadZipFile, zlib.error, OSError, ValueError, LookupError) as error:
+        raise ValueError(f'{file} is damaged ({error}): remove it and generate it again.') from None
       done += len(images)
       yield images, labels
     if done < n:

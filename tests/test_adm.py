@@ -235,7 +235,19 @@ def test_a_wrong_file_is_one_line_that_names_the_tensor(imported, tmp_path):
     with pytest.raises(ValueError, match=rf'^--weights={saved(path, wrong)}: {says}') as error:
       adm.import_run(load_config('digits', **OVERRIDES), path, tmp_path / 'run')
     assert '\n' not in str(error.value)
-  path.write_bytes(b'no weights')
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  ('tensors', 'says'),
+  [
+    (None, 'wrong.pt is no readable PyTorch state dictionary'),
+    ({'conv.weight': np.zeros(3)}, 'wrong.pt: tensor label_emb.weight is missing in'),
+  ],
+)
+def test_a_wrong_file_ends_the_command_in_one_line(tensors, says, tmp_path):
+  path = tmp_path / 'wrong.pt'
+  saved(path, tensors) if tensors else path.write_bytes(b'no weights')
   flags = [
     f'--config.{k}={",".join(map(str, v)) if isinstance(v, tuple) else v}'
     for k, v in OVERRIDES.items()
@@ -247,7 +259,7 @@ def test_a_wrong_file_is_one_line_that_names_the_tensor(imported, tmp_path):
     *flags,
   )
   assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
-  assert f'{path} is no readable PyTorch state dictionary' in done.stderr
+  assert says in done.stderr
   assert not (tmp_path / 'run').exists()
 
 

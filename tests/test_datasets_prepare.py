@@ -224,15 +224,15 @@ def test_a_validation_image_outside_the_numbers_is_named(tmp_path, imagenet_of_f
   assert 'ILSVRC2012_val_00000009.JPEG is not' in capsys.readouterr().err
 
 
-def test_a_class_tar_cut_inside_costs_its_shard_only_and_mends(tmp_path, imagenet_of_four, capsys):
+def test_a_class_tar_cut_inside_costs_its_shard_only_and_mends(tmp_path, imagenet_of_four, call):
   files = training_files()
   whole = {f'{synset}.tar': tar_bytes(files[synset], tmp_path) for synset in SYNSETS}
   cut = whole | {f'{SYNSETS[1]}.tar': whole[f'{SYNSETS[1]}.tar'][:4000]}
   source = write_tar(tmp_path / 'train.tar', cut)
   args = ('imagenet64', '--source', source, '--data_dir', tmp_path)
-  assert run(*args) == 2
-  error = capsys.readouterr().err
-  assert 'ends early' in error and 'are done and kept' in error and error.count('\n') == 1
+  done = call(prepare, *args, '--workers', 1)
+  assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+  assert 'ends early' in done.stderr and 'are done and kept' in done.stderr
   with pytest.raises(ValueError, match="'imagenet64' is not prepared"):
     content('imagenet64', tmp_path)
   folder = tmp_path / 'imagenet64/1.0.0'
@@ -359,6 +359,39 @@ def test_bad_input_is_one_line(make, args, message, tmp_path, capsys):
   assert run(*args, '--source', make(tmp_path / 'in'), '--data_dir', tmp_path) == 2
   error = capsys.readouterr().err
   assert message in error and error.count('\n') == 1
+
+
+def bad_label(tmp_path):
+  labels = {'train-labels-idx1-ubyte': idx(np.arange(20))}
+  return write_folder(tmp_path / 'idx', idx_files() | labels)
+
+
+@pytest.mark.parametrize(
+  ('make', 'args', 'message'),
+  [
+    (cut_outside, ['imagenet64'], 'ends early'),
+    (lacking, ['imagenet64'], 'lacks 1 (n01443537) of 4 classes'),
+    (unknown, ['imagenet64'], "holds 1 (n99999999), outside imagenet2012's 4 classes"),
+    (bad_label, ['mnist'], 'label 19, outside its 10 classes'),
+    (one_class, ['pets', '--size', 8], 'holds 1 class folders (cats)'),
+    (own, ['pets', '--size', 'x'], 'flag --size=x: invalid literal'),
+    (own, [], 'give one name to prepare'),
+  ],
+)
+def test_the_command_ends_in_one_line_and_code_2_and_keeps_what_is_prepared(
+  make, args, message, tmp_path, imagenet_of_four, call
+):
+  first = call(
+    *(prepare, 'mine', '--size', 8, '--workers', 1),
+    *('--source', own(tmp_path, name='mine'), '--data_dir', tmp_path / 'data'),
+  )
+  assert first.returncode == 0, first.stderr
+  source = make(tmp_path / 'in')
+  before = {p: p.is_dir() or p.read_bytes() for p in tmp_path.rglob('*')}
+  done = call(prepare, *args, '--source', source, '--data_dir', tmp_path / 'data')
+  assert done.returncode == 2
+  assert message in done.stderr and done.stderr.count('\n') == 1, done.stderr
+  assert {p: p.is_dir() or p.read_bytes() for p in tmp_path.rglob('*')} == before
 
 
 def test_kill_9_costs_only_the_shards_at_work(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Evaluation of the digits: a good classifier, numbers that are what they say, none redone."""
 
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from cfg_jax import config as config_lib
 from cfg_jax import evaluate, generate, train
-from cfg_jax.evaluation import metrics
+from cfg_jax.evaluation import features, metrics
 from cfg_jax.evaluation.digits import DigitsExtractor, logits_and_features
 from cfg_jax.sample_set import SampleSet
 from experiments import train_digits_classifier
@@ -54,6 +55,13 @@ def lines(workdir):
   return [json.loads(line) for line in (workdir / 'evals.jsonl').read_text().splitlines()]
 
 
+class Idle(DigitsExtractor):
+  """Has nothing to do."""
+
+  def __call__(self, images):
+    raise AssertionError('nothing is left to evaluate, not even a reference')
+
+
 def test_every_line_has_its_provenance_and_is_written_once(evaluated):
   config, workdir, step = evaluated
   found = lines(workdir)
@@ -65,9 +73,12 @@ def test_every_line_has_its_provenance_and_is_written_once(evaluated):
     assert line['extractor'] == 'digits'
     assert line['extractor_sha256'] == DigitsExtractor().sha256
     assert line['reference'] == 'digits-train' and line['reference_n'] == 1797
-    assert not any(name.startswith('FID') for name in line['metrics'])
+    assert line['metrics'].keys() == {
+      *('FD-digits', 'IS', 'IS_std', 'KID', 'KID_std', 'precision', 'recall'),
+      *('density', 'coverage', 'accuracy'),
+    }
   before = (workdir / 'evals.jsonl').stat().st_mtime_ns
-  evaluate.evaluate(config, workdir, step)
+  evaluate.evaluate(config, workdir, step, extractor=Idle())
   assert (workdir / 'evals.jsonl').stat().st_mtime_ns == before
   config.sample.w = (0.0, 1.0, 2.0)
   generate.generate(config, workdir)
@@ -108,3 +119,38 @@ def test_real_digits_score_near_the_best(tiny, tmp_path):
 def test_missing_samples_are_an_error(tiny, tmp_path):
   with pytest.raises(ValueError, match='has 0 of 20 samples'):
     evaluate.evaluate(tiny, tmp_path, 4)
+
+
+def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, capsys):
+  """Killed at the second file of the second set: the first set's line and file are not redone."""
+
+  class Counting(DigitsExtractor):
+    seen, most = 0, np.inf
+
+    def __call__(self, images):
+      self.seen += len(images)
+      if self.seen > self.most:
+        raise KeyboardInterrupt
+      return super().__call__(images)
+
+  monkeypatch.setattr(features, 'SAVE_SECONDS', -1)
+  (images, labels), _ = train_digits_classifier.split()
+  for sample_set in generate.sample_sets(tiny, 0):
+    for i in (0, 10):
+      part = slice(i, i + 10)
+      sample_set.write(tmp_path, i, images[part] // int(1 + sample_set.w), labels[part])
+  straight = tmp_path / 'straight'
+  shutil.copytree(tmp_path / 'samples', straight / 'samples')
+  evaluate.evaluate(tiny, straight, 0)
+  killed = Counting()
+  killed.most = 35
+  with pytest.raises(KeyboardInterrupt):
+    evaluate.evaluate(tiny, tmp_path, 0, extractor=killed)
+  assert len(lines(tmp_path)) == 1
+  capsys.readouterr()
+  resumed = Counting()
+  evaluate.evaluate(tiny, tmp_path, 0, extractor=resumed)
+  assert resumed.seen == 10
+  assert f'evaluate {tmp_path.name}: 20/20 images' in capsys.readouterr().out
+  assert [line | {'run': 'straight'} for line in lines(tmp_path)] == lines(straight)
+  assert not list(tmp_path.rglob('*unfinished*'))

@@ -113,6 +113,34 @@ def test_mismatches_are_refused_before_the_samples_are_seen(files):
     external.evaluate(files / 'samples.npz', files / 'other.npz', Projection())
 
 
+def test_the_reference_of_a_data_set_is_made_once(tmp_path):
+  """Whoever asks again, for the same data and network, reads it; else it is made anew."""
+
+  class Digits(DigitsExtractor):
+    seen = 0
+
+    def __call__(self, images):
+      self.seen += len(images)
+      return super().__call__(images)
+
+  def get(extractor, folder=tmp_path):
+    return external.dataset_reference('digits', folder, 'train', extractor), extractor.seen
+
+  extractor, other = Digits(), Digits()
+  (first, images), (again, no_images) = get(extractor), get(Digits())
+  assert (images, no_images) == (1797, 0)
+  assert external.provenance(first) == external.provenance(again)
+  assert first.sha256 == first.settings['pixels_sha256'] and first.n == 1797
+  for name in ('mean', 'cov', 'features'):
+    np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+  other.sha256 = 'other'
+  assert get(other)[1] == 1797
+  (tmp_path / 'read_only').mkdir()
+  (tmp_path / 'read_only/references').touch()
+  with pytest.raises(ValueError, match='cannot be made .* use --make_reference, and give its file'):
+    get(extractor, tmp_path / 'read_only')
+
+
 def test_names():
   """FID-50k for 50 000 images and the public weights alone."""
   moments = Moments.of(np.random.RandomState(0).normal(size=(500, 6)))
@@ -143,6 +171,10 @@ def test_bad_input_overwrites_nothing(files):
     (lambda: external.evaluate(files / 'none.npz', out, good), 'does not exist'),
     (lambda: external.evaluate(files / 'samples.npz', files / 'none.npz', good), 'not exist'),
     (lambda: external.evaluate(files / 'samples.npz', out, bad), 'NaN'),
+    (
+      lambda: external.make_reference(files / 'real.npz', files / 'x.pkl', good),
+      'x.pkl must end in .npz',
+    ),
     (
       lambda: external.evaluate(files / 'samples.npz', out, good, num_samples=201),
       '201 of the 200',

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cfg_jax.evaluation import features
+from cfg_jax.progress import Progress
 from tests import random_inception
 
 IMAGES = random_inception.images(0, 60, 5, 4, 3)
@@ -12,7 +13,7 @@ IMAGES = random_inception.images(0, 60, 5, 4, 3)
 class Projection:
   """A tiny extractor: random projections of pixels."""
 
-  name, sha256 = 'projection', 'abc'
+  name, sha256, dim = 'projection', 'abc', 6
 
   def __init__(self, spatial=True):
     self.spatial, self.seen = spatial, 0
@@ -56,6 +57,7 @@ def test_kept_rows():
   whole = features.stream([IMAGES], Projection())
   some = features.stream(in_batches(IMAGES, 11), Projection(spatial=False), keep=keep)
   np.testing.assert_allclose(some.kept, whole.kept[keep], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(some.logits, whole.logits[keep], rtol=1e-5, atol=1e-6)
   assert some.moments.n == 60 and some.spatial is None
 
 
@@ -117,9 +119,18 @@ class TestResume:
       features.stream([IMAGES], Projection(), resume=path)
 
 
-def test_progress_is_shown(capsys):
-  features.stream(in_batches(IMAGES, 7), Projection(), total=60)
-  assert 'features projection: 60/60 images' in capsys.readouterr().out
+def test_progress_is_told_of_every_image(tmp_path, monkeypatch, capsys):
+  def stream(batches):
+    progress = Progress('features', 60, unit='images', seconds=-1)
+    features.stream(batches, Projection(), progress=progress, resume=tmp_path / 'unfinished.npz')
+
+  monkeypatch.setattr(features, 'SAVE_SECONDS', -1)
+  with pytest.raises(Interrupted):
+    stream(stop_after(in_batches(IMAGES, 7), 5))
+  assert 'features: 35/60 images, 0 s, 0 s left' in capsys.readouterr().out
+  stream(in_batches(IMAGES, 60))
+  counts = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+  assert counts == ['35/60', '60/60']
 
 
 def test_bad_input():

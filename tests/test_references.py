@@ -145,6 +145,9 @@ def test_another_dimension(tmp_path):
     ({'mu': MU * np.nan, 'sigma': SIGMA}, 'mu is not an array of finite floats'),
     ({'mu': MU, 'sigma': SIGMA.astype(str)}, 'sigma is not an array of finite floats'),
     ({'mu': MU, 'sigma': SIGMA, 'settings': '{'}, 'cannot be used'),
+    ({'mu': MU, 'sigma': SIGMA, 'settings': '[1]'}, 'cannot be used'),
+    ({'mu': MU, 'sigma': SIGMA, 'features': F[:, :5]}, r'mu is \(6,\) and features \(100, 5\)'),
+    ({'mu': MU, 'sigma': SIGMA, 'features': F * np.inf}, 'features is not an array of finite'),
   ],
 )
 def test_bad_files(tmp_path, arrays, message):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cfg_jax import figures, findings, paper, report, results
+from cfg_jax.evaluation import weights
 from cfg_jax.results import Curve, format_value
 
 W = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)
@@ -471,10 +473,23 @@ def test_paper_tables():
   assert paper.curves('digits') == ()
 
 
+# A line of evals.jsonl as `evaluate` writes it of 50 000 samples with the public weights.
+INCEPTION = {
+  'n': 50_000,
+  'extractor': 'inception-2015-12-05',
+  'extractor_sha256': weights.SHA256,
+  'resize': 'tf1',
+  'quantisation': 'round',
+  'reference': 'imagenet64-train',
+  'reference_n': 1_281_167,
+}
+PAPERS = {'dataset': 'imagenet64', 'distance': 'FID-50k', 'extra': INCEPTION}
+
+
 def test_ours_beside_the_paper(tmp_path):
-  write_run(tmp_path, 'run', 0.2, ws=(0.1, 0.15, 4.0), dataset='imagenet64', distance='FID-50k')
+  write_run(tmp_path, 'run', 0.2, ws=(0.1, 0.15, 4.0), **PAPERS)
   (ours,) = results.curves(results.read(tmp_path).cells)
-  first, last = findings.beside_paper(ours, paper.curves('imagenet64'))
+  first, last = findings.beside_paper(ours, paper.curves('imagenet64'))  # the paper has no 0.15
   np.testing.assert_allclose(first[:4], [0.1, ours.fd[0], 1.62, ours.fd[0] - 1.62])
   score = ours.inception_score[2]
   np.testing.assert_allclose(last[4:], [score, 248.97, score - 248.97])
@@ -484,10 +499,57 @@ def test_ours_beside_the_paper(tmp_path):
   assert len(drawn) == 3 * 3
 
 
-def test_another_distance_is_not_put_beside_the_papers_fid(tmp_path):
-  write_run(tmp_path, 'run', 0.1, dataset='imagenet64', distance='FD-digits')
+def test_the_papers_value_of_the_same_cell_is_beside_ours(tmp_path):
+  """Every row of Table 1 and Table 2, read from the page as a reader does."""
+  for dataset, v, setting, cell in (
+    ('imagenet64', 0.3, {}, 'fid_p0.2'),
+    ('imagenet128', 0.2, {'T': 256}, 'fid_T256'),
+  ):
+    file = resources.files('cfg_jax') / 'paper' / paper.TABLES[dataset][0]
+    table = list(csv.DictReader(file.read_text().splitlines()))
+    ws, workdir = [float(row['w']) for row in table], tmp_path / dataset
+    extra = INCEPTION | {'v': v, 'reference': f'{dataset}-train'}
+    write_run(
+      workdir, 'run', 0.2, ws=ws, **PAPERS | {'dataset': dataset, 'extra': extra}, **setting
+    )
+    ours = [json.loads(line)['metrics'] for line in (workdir / 'run/evals.jsonl').open()]
+    html = report_on(workdir).html
+    section = html[html.index('id="paper"') : html.index('</section>', html.index('id="paper"'))]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', section)
+    assert len(rows) == len(table) == 14
+    for (w, cells), m, row in zip(rows, ours, table):
+      fid, fid_paper, _, score, is_paper, _ = re.findall('<td>(.*?)</td>', cells)
+      assert float(w) == float(row['w'])
+      assert (float(fid_paper), float(is_paper)) == (
+        float(row[cell]),
+        float(row[cell.replace('fid', 'is')]),
+      )
+      assert (fid, score) == (f'{m["FID-50k"]:.2f}', f'{m["IS"]:.2f}')
+
+
+@pytest.mark.parametrize(
+  'other',
+  [
+    {'distance': 'FID', 'extra': INCEPTION | {'n': 10_000}},
+    {
+      'distance': 'FD-inception-unknown',
+      'extra': INCEPTION | {'extractor': 'inception-unknown', 'extractor_sha256': 'ef' * 32},
+    },
+    {'distance': 'FD-digits'},
+    {'extra': INCEPTION | {'v': 0.2}},
+    {'extra': INCEPTION | {'resize': 'half_pixel'}},
+    {'dataset': 'cifar10'},
+    {'ws': (0.15, 0.25)},
+    {'p_uncond': 0.3},
+  ],
+  ids=str,
+)
+def test_other_settings_are_not_put_beside_the_paper(tmp_path, other):
+  write_run(tmp_path, 'run', **{'p_uncond': 0.1} | PAPERS | other)
   page = report_on(tmp_path)
-  assert 'Beside the paper' not in page.text and 'paper, p_uncond' not in page.text
+  assert 'Beside the paper' not in page.text
+  drawn = other.keys() & {'distance', 'dataset'} == set()  # its whole curve, for comparison
+  assert ('paper, p_uncond' in page.text) == drawn
 
 
 # A real browser.

@@ -65,13 +65,20 @@ def test_grey_stays_grey_until_an_extractor_widens_it(tmp_path):
   np.testing.assert_array_equal(next(images.batches(23)), IMAGES[..., :1])
 
 
-def test_grey_pictures_among_colour_are_widened_and_said(tmp_path, caplog):
-  save_pictures(tmp_path, IMAGES[:3])
-  Image.fromarray(IMAGES[3, ..., 0]).save(tmp_path / '003.png')
+@pytest.mark.parametrize('grey', [(3,), (0, 1)])
+def test_grey_pictures_among_colour_are_widened_and_said_once(tmp_path, caplog, grey):
+  expected = IMAGES[:4].copy()
+  expected[list(grey)] = expected[list(grey)][..., :1]
+  save_pictures(tmp_path, expected)
+  for i in grey:
+    Image.fromarray(expected[i, ..., 0]).save(tmp_path / f'00{i}.png')
   with caplog.at_level('INFO'):
-    last = next(samples.open_images(tmp_path).batches(4))[3]
-  np.testing.assert_array_equal(last, IMAGES[3, ..., :1].repeat(3, axis=-1))
-  assert '003.png is grey' in caplog.text
+    images = samples.open_images(tmp_path)
+    assert images.shape == (6, 5, 3)
+    np.testing.assert_array_equal(next(images.batches(4)), expected)
+  assert [r.getMessage() for r in caplog.records] == [
+    f'{tmp_path}/00{grey[0]}.png (the first of its kind) is grey: repeated as red, green and blue.'
+  ]
 
 
 def test_jpeg_is_read_and_said(tmp_path, caplog):

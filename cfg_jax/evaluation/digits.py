@@ -39,6 +39,7 @@ class DigitsExtractor:
   """An `evaluation.features.Extractor` for digits."""
 
   name = 'digits'
+  dim = 64
 
   def __init__(self):
     """Reads the weights inside the package."""

@@ -10,6 +10,7 @@ from cfg_jax import datasets
 from cfg_jax.evaluation import features, metrics, references, samples
 from cfg_jax.evaluation.features import Extractor, Features
 from cfg_jax.evaluation.references import Reference
+from cfg_jax.progress import Progress
 
 BATCH = 512  # images read at a time; the extractor cuts them as its devices like
 KEPT = 10_000  # images of a reference whose features are kept, as many as ADM's files have
@@ -45,17 +46,15 @@ def evaluate(
   """
   images = samples.open_images(samples_path)
   n = images.n if num_samples is None else num_samples
-  if not MIN_SAMPLES <= n <= images.n:
-    raise ValueError(
-      f'num_samples={n} of the {images.n} images in {samples_path}; '
-      f'the metrics need at least {MIN_SAMPLES}, and all of them there.'
-    )
+  check_enough(n)
+  if n > images.n:
+    raise ValueError(f'num_samples={n} of the {images.n} images in {samples_path}.')
   settings = features.settings(extractor)
   if quantisation:
     settings['quantisation'] = quantisation
-  dim = extractor(next(images.batches(1)))['features'].shape[1]
-  reference = load_reference(reference_path, extractor, settings, dim)
-  fake = features.stream(images.batches(BATCH, n), extractor, total=n, resume=resume)
+  extractor(next(images.batches(1)))  # refuses images of a kind that it does not take
+  reference = load_reference(reference_path, extractor, settings)
+  fake = _features(images, n, extractor, resume=resume)
   return {
     'samples': str(samples_path),
     'samples_sha256': fake.fingerprint,
@@ -65,6 +64,12 @@ def evaluate(
     'metric_settings': METRIC_SETTINGS,
     'metrics': compare(fake, reference, extractor),
   }
+
+
+def check_enough(n: int) -> None:
+  """ValueError unless n samples are enough for every metric."""
+  if n < MIN_SAMPLES:
+    raise ValueError(f'num_samples={n}: the metrics need at least {MIN_SAMPLES}.')
 
 
 def make_reference(
@@ -82,13 +87,15 @@ def make_reference(
   prepared here were rounded. Interrupted, it goes on from a file beside `out`.
   Raises ValueError, one line, where `out` exists already or the data cannot be read.
   """
-  if Path(out).exists():
+  out = Path(out)
+  if out.suffix != '.npz':
+    raise ValueError(f'{out} must end in .npz.')
+  if out.exists():
     raise ValueError(f'{out} exists; choose another name, or remove it first.')
   if what not in datasets.DATASETS and Path(what).exists():
     images, dataset = samples.open_images(what), {'dataset': str(what)}
   else:
     images, dataset = _dataset_images(str(what), Path(data_dir).expanduser(), split)
-  out = Path(out)
   found = _extract_reference(images, extractor, out.with_name(f'{out.name}.unfinished'))
   settings = features.settings(extractor) | dataset | {'pixels_sha256': found.fingerprint}
   if quantisation:
@@ -98,10 +105,24 @@ def make_reference(
 
 
 def dataset_reference(name: str, data_dir: Path, split: str, extractor: Extractor) -> Reference:
-  """The reference of a data set, computed here and kept nowhere: for small ones."""
-  images, settings = _dataset_images(name, data_dir, split)
-  found = _extract_reference(images, extractor)
-  return dataclasses.replace(references.of_features(images.path, found), settings=settings)
+  """The reference of a data set, made on first use and kept in data_dir/references.
+
+  Its file's name has all that it depends on, and its sha256 is the pixels'.
+  Raises ValueError, one line, where the data cannot be read or the reference not be written.
+  """
+  _, dataset = _dataset_images(name, data_dir, split)
+  ours = features.settings(extractor)
+  parts = (name, split, dataset['fingerprint'], *(value[:20] for value in ours.values()))
+  path = data_dir / 'references' / f'{"-".join(parts)}.npz'
+  try:
+    if not path.exists():
+      make_reference(name, path, extractor, data_dir=data_dir, split=split)
+  except OSError as error:
+    raise ValueError(
+      f'{path} cannot be made ({error}): use --make_reference, and give its file as --reference.'
+    ) from None
+  reference = references.read(path)
+  return dataclasses.replace(reference, sha256=reference.settings['pixels_sha256'])
 
 
 def compare(fake: Features, reference: Reference, extractor: Extractor) -> dict[str, float]:
@@ -147,16 +168,16 @@ def provenance(reference: Reference) -> dict:
   }
 
 
-def load_reference(path: str | Path, extractor: Extractor, settings: dict, dim: int) -> Reference:
+def load_reference(path: str | Path, extractor: Extractor, settings: dict) -> Reference:
   """Statistics at `path`, or else of the images there.
 
-  settings: the samples' (`features.settings`, and their quantisation if known), dim: the number of
-  their features; ValueError, one line, where a file of statistics has others.
+  settings: the samples' (`features.settings`, and their quantisation if known); ValueError, one
+  line, where a file of statistics has others, or another number of features.
   """
   if not references.has_statistics(path):
     return references.of_features(path, _extract_reference(samples.open_images(path), extractor))
   reference = references.read(path)
-  references.check(reference, settings, dim)
+  references.check(reference, settings, extractor.dim)
   if reference.features is None and reference.has_images:
     # ADM's way: FID from the stored statistics, precision and recall from the 10 000 images.
     found = _extract_reference(samples.open_images(path), extractor)
@@ -171,7 +192,14 @@ def _extract_reference(
   keep = np.zeros(images.n, bool)
   chosen = np.random.RandomState(KEPT_SEED).permutation(images.n)[:KEPT]
   keep[chosen] = True
-  return features.stream(images.batches(BATCH), extractor, keep=keep, total=images.n, resume=resume)
+  return _features(images, images.n, extractor, keep=keep, resume=resume)
+
+
+def _features(images: samples.Images, n: int, extractor: Extractor, **options) -> Features:
+  progress = Progress(f'features {extractor.name}', n, unit='images')
+  found = features.stream(images.batches(BATCH, n), extractor, progress=progress, **options)
+  progress.done()
+  return found
 
 
 def _dataset_images(name: str, data_dir: Path, split: str) -> tuple[samples.Images, dict]:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import time
 import zipfile
 from collections.abc import Iterable
@@ -19,10 +20,14 @@ SAVE_SECONDS = 60.0  # how often a stream leaves on disk what it has
 
 
 class Extractor(Protocol):
-  """A network that sees images: `name` and `sha256` (of its weights) say which."""
+  """A network that sees images: `name` and `sha256` (of its weights) say which.
+
+  `dim` is D, the number of its features.
+  """
 
   name: str
   sha256: str
+  dim: int
 
   def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """Features of uint8 images (N, H, W, C), any N.
@@ -34,9 +39,10 @@ class Extractor(Protocol):
 
 @dataclasses.dataclass
 class Features:
-  """What is held of n images: moments for Fréchet distances, logits (n, K), rows of features.
+  """What is held of n images: moments for Fréchet distances, and rows of logits and features.
 
-  `fingerprint` is a sha256 of the pixels of all images in order, whatever the batches.
+  logits: (M, K), kept: (M, D), of all images or of those that were to be kept. `fingerprint` is a
+  sha256 of the pixels of all n images in order, whatever the batches.
   """
 
   moments: Moments
@@ -47,7 +53,7 @@ class Features:
 
   @property
   def probs(self) -> np.ndarray:
-    """p(y|x), float64 (n, K)."""
+    """p(y|x), float64 (M, K)."""
     return metrics.softmax(self.logits)
 
 
@@ -65,14 +71,15 @@ def stream(
   extractor: Extractor,
   *,
   keep: np.ndarray | None = None,
-  total: int | None = None,
+  progress: Progress | None = None,
   resume: Path | None = None,
 ) -> Features:
   """Runs uint8 batches (n, H, W, C) through the extractor; holds one batch of images at a time.
 
-  keep: which images' features to hold as they are (KID, precision/recall), as a mask over all N
-  images; by default all. total: N, to show progress. resume: a file that holds what is done so far,
-  written every minute and removed at the end; a restart over the same images goes on from it.
+  keep: which images' features and logits to hold as they are (KID, precision/recall, IS), as a mask
+  over all N images; by default all. progress: is told of images as they are done. resume: a file
+  that holds what is done so far, written every minute and removed at the end; a restart over the
+  same images goes on from it.
   Raises ValueError on features that are not finite, where there is no image at all, and where
   `resume` is of other images or settings.
   """
@@ -83,7 +90,8 @@ def stream(
   else:
     moments, spatial, known, logits, kept = None, None, 0, [], []
   fingerprint, done, saved = '', 0, time.monotonic()
-  progress = Progress(f'features {extractor.name}', total, known, 'images') if total else None
+  if progress and known:
+    progress.update(known)
 
   def so_far() -> Features:
     return Features(moments, spatial, np.concatenate(logits), np.concatenate(kept), fingerprint)
@@ -102,8 +110,9 @@ def stream(
     moments = (moments or Moments.zeros(f.shape[1])).update(f)
     if 'spatial' in out:
       spatial = (spatial or Moments.zeros(out['spatial'].shape[1])).update(out['spatial'])
-    logits.append(out['logits'])
-    kept.append(f if keep is None else f[keep[done - len(f) : done]])
+    rows = slice(None) if keep is None else keep[done - len(f) : done]
+    logits.append(out['logits'][rows])
+    kept.append(f[rows])
     if progress:
       progress.update(len(images))
     if resume and time.monotonic() - saved > SAVE_SECONDS:
@@ -113,8 +122,6 @@ def stream(
     raise ValueError(f'{resume} is of other images; remove it to begin anew.')
   if not done:
     raise ValueError('no images to evaluate.')
-  if progress:
-    progress.done()
   if resume:
     resume.unlink(missing_ok=True)
   return so_far()
@@ -125,7 +132,7 @@ def _save(path: Path, found: Features, made_with: dict) -> None:
   arrays = {f'moments_{k}': v for k, v in vars(found.moments).items()}
   if found.spatial is not None:
     arrays |= {f'spatial_{k}': v for k, v in vars(found.spatial).items()}
-  part = path.with_name(path.name + '.part')
+  part = path.with_name(f'{path.name}.{os.getpid()}.part')  # runs may share a reference
   path.parent.mkdir(parents=True, exist_ok=True)
   with part.open('wb') as file:
     np.savez(

@@ -19,6 +19,8 @@ from jax.sharding import AxisType
 from cfg_jax import sharding, torch_file
 from cfg_jax.evaluation import weights
 
+log = logging.getLogger(__name__)
+
 Params = dict[str, dict[str, jax.Array]]
 
 SIZE = 299  # the network's input, pixels
@@ -250,6 +252,8 @@ class Inception:
   unless `unknown_weights`; what comes of them is then not called FID (`is_public` is false).
   """
 
+  dim = 2048
+
   def __init__(
     self,
     path: str | os.PathLike | None = None,
@@ -291,7 +295,7 @@ class Inception:
       )
     if images.shape[-1] == 1:
       if not self._told:
-        logging.info('Grey images: their one channel is repeated as red, green and blue.')
+        log.info('Grey images: their one channel is repeated as red, green and blue.')
         self._told = True
       images = np.repeat(images, 3, axis=-1)
     out, pending = [], None

@@ -17,6 +17,8 @@ import numpy as np
 from cfg_jax.evaluation import weights
 from cfg_jax.evaluation.features import Features
 
+_FLOATS = ('mu', 'sigma', 'mu_s', 'sigma_s', 'features')
+
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
@@ -60,13 +62,16 @@ def read(path: str | Path) -> Reference:
     raise ValueError(f'reference {path} does not exist.')
   try:
     arrays = _read_pkl(path) if path.suffix == '.pkl' else _read_npz(path)
-    arrays = {k: _checked(k, v) if k[:2] in ('mu', 'si') else v for k, v in arrays.items()}
-    settings = json.loads(str(arrays.get('settings', '{}')))
+    arrays = {k: _checked(k, v) if k in _FLOATS else v for k, v in arrays.items()}
+    settings = dict(json.loads(str(arrays.get('settings', '{}'))))
     spatial = (arrays['mu_s'], arrays['sigma_s']) if 'mu_s' in arrays else None
     n = int(arrays['n']) if 'n' in arrays else None
     for mean, cov in ((arrays['mu'], arrays['sigma']), *([spatial] if spatial else [])):
       if cov.shape != (mean.size, mean.size):
         raise ValueError(f'mu is {mean.shape} and sigma {cov.shape}')
+    rows = arrays.get('features')
+    if rows is not None and rows.shape[1:] != arrays['mu'].shape:
+      raise ValueError(f'mu is {arrays["mu"].shape} and features {rows.shape}')
   except Exception as error:  # a damaged pickle can raise anything
     what = f'no {error}' if isinstance(error, KeyError) else str(error) or type(error).__name__
     raise ValueError(f'reference {path} cannot be used: {what}') from None
@@ -76,7 +81,7 @@ def read(path: str | Path) -> Reference:
     arrays['mu'],
     arrays['sigma'],
     spatial,
-    arrays.get('features'),
+    rows,
     n,
     settings,
     'arr_0' in arrays,
@@ -129,7 +134,7 @@ def _checked(name: str, array: np.ndarray) -> np.ndarray:
   array = np.asarray(array)
   if array.dtype.kind != 'f' or not np.isfinite(array).all():
     raise ValueError(f'{name} is not an array of finite floats')
-  return array.astype(np.float64)
+  return array if name == 'features' else array.astype(np.float64)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

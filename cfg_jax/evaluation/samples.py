@@ -14,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = ('.png', '.jpg', '.jpeg')
 PIECE_BYTES = 2**26  # of an .npz, at a time
 
@@ -173,23 +175,29 @@ def _pictures(path: Path) -> Images:
   files = sorted(f for f in path.rglob('*') if f.suffix.lower() in SUFFIXES)
   if not files:
     raise ValueError(f'{path} holds no .npz, .png, .jpg or .jpeg file.')
-  first = _picture(files[0])
   if any(f.suffix.lower() != '.png' for f in files):
-    logging.info('%s holds JPEG files: what they lost is part of what is measured.', path)
+    log.info('%s holds JPEG files: what they lost is part of what is measured.', path)
+  # Grey files stay grey where all are: the first coloured one, mostly the first, decides.
+  channels = 3 if any(_picture(file).shape[2] == 3 for file in files) else 1
+  shape = (*_picture(files[0]).shape[:2], channels)
+  told = False
 
   def pieces() -> Iterator[np.ndarray]:
+    nonlocal told
     for file in files:
       image = _picture(file)
-      if image.shape[2] < first.shape[2]:
-        logging.info('%s is grey: repeated as red, green and blue.', file)
-        image = np.repeat(image, first.shape[2], axis=2)
-      if image.shape != first.shape:
+      if image.shape[2] < channels:
+        image = np.repeat(image, channels, axis=2)
+        if not told:
+          log.info('%s (the first of its kind) is grey: repeated as red, green and blue.', file)
+          told = True
+      if image.shape != shape:
         raise ValueError(
-          f'{file} is {image.shape} and {files[0]} {first.shape}; give all images one size.'
+          f'{file} is {image.shape} and {files[0]} {shape}; give all images one size.'
         )
       yield image[None]
 
-  return Images(path, len(files), first.shape, pieces)
+  return Images(path, len(files), shape, pieces)
 
 
 def _picture(file: Path) -> np.ndarray:
