@@ -26,8 +26,7 @@ def setup_jax(*batch_sizes: int) -> None:
     affinity = getattr(os, 'sched_getaffinity', None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count()
     fit = max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
-    if jax.config.jax_num_cpu_devices != fit:  # a notebook's cell may run again
-      jax.config.update('jax_num_cpu_devices', fit)
+    jax.config.update('jax_num_cpu_devices', fit)
 
 
 def data_mesh() -> Mesh:

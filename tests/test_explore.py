@@ -1,8 +1,10 @@
 """One noise under any w: what `generate` draws, from one program."""
 
+import functools
 import io
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,13 +19,14 @@ from tests.conftest import TINY, load_config
 def workdir(tmp_path_factory, data_dir):
   """A run whose network nobody trained; random where ADM's starts at 0, so that it hears c."""
   folder = tmp_path_factory.mktemp('run')
-  config = load_config('digits', **TINY, **{'data.dir': str(data_dir)})
-  params = train_state.create_params(config_lib.network_of(config), 0)
+  config = load_config('digits', **TINY | {'data.dir': str(data_dir), 'sample.batch_size': 10})
+  create = functools.partial(train_state.create_params, config_lib.network_of(config), 0)
   noise = np.random.default_rng(0)
-  params = jax.tree.map(lambda x: x + np.float32(0.3) * noise.normal(size=x.shape), params)
+  ema = jax.tree.map(
+    lambda x: jnp.asarray(0.3 * noise.normal(size=x.shape), x.dtype), jax.eval_shape(create)
+  )
   checkpoints = Checkpoints(folder, keep=1)
-  state = {'step': jax.numpy.int32(7), 'ema': jax.tree.map(jax.numpy.float32, params)}
-  checkpoints.save(7, state, {})
+  checkpoints.save(7, {'step': jnp.int32(7), 'ema': ema}, {})
   checkpoints.close()
   config_lib.record(config, folder)
   return folder
@@ -50,8 +53,7 @@ def test_it_draws_what_generate_draws(workdir, model, w):
   assert differ(images[5], images[4]) > 1
 
 
-def test_one_program_serves_every_w_and_seed(workdir):
-  model = explore.load(workdir)
+def test_one_program_serves_every_w_and_seed(model):
   settings = [(w, seed) for w in (-1, 0, 0.0, 0.3, np.float64(1.0), 4.0) for seed in (0, 99)]
   drawn = [explore.render(w, seed, model) for w, seed in settings]
   assert model.draw._cache_size() == 1
@@ -64,18 +66,15 @@ def test_at_w_minus_1_the_class_is_not_heard(model):
     assert (differ(images, images[:1]) > 1) == heard
 
 
-def test_any_classes_in_any_order(model):
-  np.testing.assert_allclose(
-    explore.render(2.0, 1, model, classes=[7, 3]).astype(int),
-    explore.render(2.0, 1, model)[[7, 3]],
-    atol=1,
-  )
+def test_classes_in_any_order(model):
+  turned = explore.render(2.0, 1, model, classes=range(9, -1, -1))
+  assert differ(turned[::-1], explore.render(2.0, 1, model)) <= 1
 
 
 def test_settings_of_the_sampler_can_be_changed(workdir, model):
-  more = explore.load(workdir, num_steps=5)
-  assert more.config.sample.num_steps == 5
-  assert differ(explore.render(1, 0, more), explore.render(1, 0, model)) > 1
+  other = explore.load(workdir, num_steps=5)
+  assert other.config.sample.num_steps == 5
+  assert differ(explore.render(1, 0, other), explore.render(1, 0, model)) > 1
 
 
 def test_bad_input_is_one_line(workdir, model):
