@@ -91,11 +91,7 @@ def generate(config: ml_collections.ConfigDict, workdir: Path, step: int | None 
   checkpoint. Beside the sets it leaves grid.png, rows = classes and columns = w, from one noise.
   """
   config_lib.validate(config, jax.device_count())
-  if config.train.p_uncond == 0 and any(config.sample.w):
-    raise ValueError(
-      f'sample.w={tuple(config.sample.w)} guides with ∅, which this network has never seen '
-      '(train.p_uncond=0): use --w 0.'
-    )
+  check_guidance(config, config.sample.w)
   mesh = sharding.data_mesh()
   step, params = load_params(config, workdir, step, mesh)
   sets = sample_sets(config, step)
@@ -105,6 +101,15 @@ def generate(config: ml_collections.ConfigDict, workdir: Path, step: int | None 
     _draw(config, workdir, missing, params, mesh, n * len(sets))
     write_grid(sets, workdir, n, config_lib.dataset_of(config).num_classes)
   return step
+
+
+def check_guidance(config: ml_collections.ConfigDict, w: Sequence[float]) -> None:
+  """Raises ValueError where one of w needs ∅, and the network has never seen it."""
+  if config.train.p_uncond == 0 and any(w):
+    raise ValueError(
+      f'sample.w={tuple(w)} guides with ∅, which this network has never seen '
+      '(train.p_uncond=0): use --w 0.'
+    )
 
 
 def _draw(config, workdir, missing, params, mesh, total):

@@ -12,11 +12,13 @@ with more steps they do so all the same.
 import functools
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from matplotlib.colors import to_rgb
 
 from cfg_jax import cli, diffusion, guidance, sampling
 
@@ -28,6 +30,8 @@ NULL_CLASS = len(MEANS)
 W = (0.0, 0.5, 1.0, 2.0, 4.0)
 NUM_STEPS, V = 256, 0.3
 SAMPLES_PER_CLASS = 2000
+AXIS = np.linspace(-9, 9, 721)  # beyond the plots, so as to cover the mass
+GRID = np.stack(np.meshgrid(AXIS, AXIS), axis=-1).reshape(-1, 2)
 COLORS = ('#0072b2', '#e69f00', '#cc3377')
 
 
@@ -82,6 +86,48 @@ def radial(x: np.ndarray, c: np.ndarray, weights: np.ndarray) -> tuple[float, fl
   return mean, np.sqrt(np.average((along - mean) ** 2, weights=weights))
 
 
+class Column(NamedTuple):
+  """The figure at one w: p̃ on GRID, (3, N), guided samples of classes c, and `radial` of both."""
+
+  w: float
+  densities: np.ndarray
+  samples: np.ndarray
+  c: np.ndarray
+  exact: tuple[float, float]
+  drawn: tuple[float, float]
+
+
+def solve(w: float, samples_per_class: int = SAMPLES_PER_CLASS) -> Column:
+  """p̃ and samples at w ≥ 0, whose noise is the same for every w."""
+  densities = tilted_densities(GRID, w)
+  c = np.arange(NULL_CLASS * samples_per_class) % NULL_CLASS
+  keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(len(c)))
+  samples = np.asarray(draw(keys, c, np.full(len(c), w, np.float32)))
+  grid_c = np.repeat(np.arange(NULL_CLASS), len(GRID))
+  exact = radial(np.tile(GRID, (NULL_CLASS, 1)), grid_c, densities.reshape(-1))
+  return Column(w, densities, samples, c, exact, radial(samples, c, np.ones(len(c))))
+
+
+def paint(column: Column, top, bottom, densest: float) -> None:
+  """Draws p̃ on the axes `top`, where the density `densest` is full ink, and samples on `bottom`."""
+  colors = np.array([to_rgb(color) for color in COLORS])
+  shape = (len(AXIS), len(AXIS))
+  ink = (column.densities / densest).reshape(NULL_CLASS, *shape, 1)
+  picture = np.prod(1 - ink * (1 - colors[:, None, None]), axis=0)
+  top.imshow(picture, origin='lower', extent=2 * (AXIS[0], AXIS[-1]), interpolation='bilinear')
+  bottom.scatter(*column.samples.T, s=2.2, c=colors[column.c], alpha=0.45, linewidths=0)
+  for density, color in zip(column.densities, colors):
+    ranked = np.sort(density)[::-1]
+    level = ranked[np.searchsorted(np.cumsum(ranked), 0.9)]  # the region that holds 90 %
+    bottom.contour(AXIS, AXIS, density.reshape(shape), [level], colors=[0.6 * color], linewidths=1)
+  for axes, (mean, std) in ((top, column.exact), (bottom, column.drawn)):
+    label = axes.text(0, -4, f'{mean:.2f} ± {std:.2f}', ha='center', fontsize=9)
+    label.set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.5, 'alpha': 0.85})
+    axes.plot(*MEANS.T, '+', color='black', markersize=6, markeredgewidth=1)
+    axes.set(xlim=(-4.8, 4.8), ylim=(-4.35, 5.25), xticks=[], yticks=[], aspect='equal')
+  top.set_title(f'w = {column.w:g}', fontsize=11)
+
+
 def write_png(path: Path) -> None:
   """Solves, samples, measures and draws: columns are w, rows p̃ and the samples."""
   import matplotlib
@@ -89,42 +135,16 @@ def write_png(path: Path) -> None:
   matplotlib.use('agg')
   import matplotlib.pyplot as plt
 
-  axis = np.linspace(-9, 9, 721)  # beyond the plots, so as to cover the mass
-  grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-  densities = np.stack([tilted_densities(grid, w) for w in W])  # (W, 3, N)
-
-  c = np.arange(NULL_CLASS * SAMPLES_PER_CLASS) % NULL_CLASS
-  keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(len(c)))
-  samples = draw(jnp.tile(keys, len(W)), np.tile(c, len(W)), np.repeat(np.float32(W), len(c)))
-  samples = np.asarray(samples).reshape(len(W), len(c), 2)  # the same noise for every w
-
-  grid_c = np.repeat(np.arange(NULL_CLASS), len(grid))
-  exact = [radial(np.tile(grid, (NULL_CLASS, 1)), grid_c, p.reshape(-1)) for p in densities]
-  drawn = [radial(x, c, np.ones(len(c))) for x in samples]
-
+  columns = [solve(w) for w in W]
+  densest = max(column.densities.max() for column in columns)  # one scale for all w
   figure, rows = plt.subplots(2, len(W), figsize=(12.5, 5.95), sharex=True, sharey=True)
   figure.subplots_adjust(left=0.03, right=0.995, top=0.95, bottom=0.13, wspace=0.03, hspace=0.03)
-  colors = np.array([matplotlib.colors.to_rgb(color) for color in COLORS])
-  shape = (len(axis), len(axis))
-  for j, (top, bottom) in enumerate(zip(*rows)):
-    ink = (densities[j] / densities.max()).reshape(NULL_CLASS, *shape, 1)  # one scale for all w
-    picture = np.prod(1 - ink * (1 - colors[:, None, None]), axis=0)
-    top.imshow(picture, origin='lower', extent=2 * (axis[0], axis[-1]), interpolation='bilinear')
-    bottom.scatter(*samples[j].T, s=2.2, c=colors[c], alpha=0.45, linewidths=0)
-    for density, color in zip(densities[j], colors):
-      ranked = np.sort(density)[::-1]
-      level = ranked[np.searchsorted(np.cumsum(ranked), 0.9)]  # the region that holds 90 %
-      outline = density.reshape(shape)
-      bottom.contour(axis, axis, outline, [level], colors=[0.6 * color], linewidths=1)
-    for axes, (mean, std) in ((top, exact[j]), (bottom, drawn[j])):
-      label = axes.text(0, -4, f'{mean:.2f} ± {std:.2f}', ha='center', fontsize=9)
-      label.set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.5, 'alpha': 0.85})
-      axes.plot(*MEANS.T, '+', color='black', markersize=6, markeredgewidth=1)
-    top.set_title(f'w = {W[j]:g}', fontsize=11)
-  rows[0, 0].set(xlim=(-4.8, 4.8), ylim=(-4.35, 5.25), xticks=[], yticks=[])
+  for column, top, bottom in zip(columns, *rows):
+    paint(column, top, bottom, densest)
   rows[0, 0].set_ylabel('exact: p̃(x|c) ∝ p(x|c) p(c|x)$^w$', fontsize=10)
   rows[1, 0].set_ylabel('Algorithm 2 with exact scores', fontsize=10)
-  figure.text(0.03, 0.105, caption(exact, drawn), fontsize=9.5, va='top', linespacing=1.35)
+  text = caption([column.exact for column in columns], [column.drawn for column in columns])
+  figure.text(0.03, 0.105, text, fontsize=9.5, va='top', linespacing=1.35)
   figure.savefig(path, format='png', dpi=120, metadata={'Software': None})
   plt.close(figure)
 
