@@ -386,6 +386,7 @@ def test_the_command_ends_in_one_line_and_code_2_and_keeps_what_is_prepared(
     *('--source', own(tmp_path, name='mine'), '--data_dir', tmp_path / 'data'),
   )
   assert first.returncode == 0, first.stderr
+  (tmp_path / 'in').mkdir()
   source = make(tmp_path / 'in')
   before = {p: p.is_dir() or p.read_bytes() for p in tmp_path.rglob('*')}
   done = call(prepare, *args, '--source', source, '--data_dir', tmp_path / 'data')
