@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 400, 300  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
   """About `count` round numbers (1, 2 or 5 times a power of ten) that cover [low, high]."""
   if low == high:
     low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
