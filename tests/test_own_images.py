@@ -12,8 +12,9 @@ from tests.conftest import run
 # configs/cifar10.py as it is, but for its size: at full width a step takes seconds on two cores.
 SMALL = {
   'data.name': 'photos',
-  'model.channels': 32,
-  'model.head_channels': 32,
+  'model.channels': 16,
+  'model.head_channels': 16,
+  'model.norm_groups': 8,
   'model.num_blocks': 1,
   'model.channel_mults': '1,2',
   'model.dtype': 'float32',
