@@ -29,6 +29,7 @@ WRONG = {
   'model.channel_mults': ((1, 1, 1, 1, 1), 'halves 8 pixels 4 times'),
   'model.num_heads': (3, 'and model.head_channels=32: give exactly one'),
   'model.dtype': ('float16', "must be 'float32' or 'bfloat16'"),
+  'evaluate.extractor': ('vgg', "must be 'digits' or 'inception'"),
 }
 
 
