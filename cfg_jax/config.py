@@ -10,7 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cfg_jax import datasets, embedding, unet
+from cfg_jax import datasets, embedding, processes, unet
 
 # A resumed run may change these: they decide nothing that a checkpoint holds. (`sample` and
 # `evaluate` are part of what samples and evaluations are called on disk.)
@@ -177,7 +177,8 @@ def network_of(config: ml_collections.ConfigDict) -> unet.UNetConfig:
 def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
   """Writes workdir/config.json, or holds the one that is there against config.
 
-  Raises ValueError with the difference where a resumed run has changed anything but `MAY_CHANGE`.
+  Raises ValueError with the difference where a resumed run has changed anything but `MAY_CHANGE`,
+  and where several processes differ in config or do not see the same work directory.
   """
   path = Path(workdir) / 'config.json'
   resolved = json.loads(config.to_json())  # tuples become lists, as they are on disk
@@ -193,8 +194,13 @@ def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
         f'{workdir} was made by another config; use a new --workdir, or undo:\n'
         + '\n'.join(changed)
       )
+  processes.agree(json.dumps(resolved), '--config')
   versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-  write_atomically(path, json.dumps({'config': resolved, 'versions': versions}, indent=2) + '\n')
+  if processes.is_first():
+    write_atomically(path, json.dumps({'config': resolved, 'versions': versions}, indent=2) + '\n')
+  processes.wait('config.json is written')
+  seen = path.read_text() if path.exists() else ''
+  processes.agree(seen, f'{path}, which must be on a file system that all share,')
 
 
 def of_run(workdir: Path) -> ml_collections.ConfigDict:

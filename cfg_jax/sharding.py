@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -34,6 +35,12 @@ def data_mesh() -> Mesh:
   return jax.make_mesh((jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))
 
 
+def local_mesh() -> Mesh:
+  """This process's own devices on one axis, for work that processes do side by side."""
+  devices = jax.local_devices()
+  return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """The whole value on every device: parameters, EMA, optimizer state."""
   return NamedSharding(mesh, PartitionSpec())
@@ -47,3 +54,21 @@ def abstract(tree: Any, placement: NamedSharding) -> Any:
 def batch(mesh: Mesh) -> NamedSharding:
   """The leading axis split over the devices."""
   return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def rows(placement: NamedSharding, batch_size: int) -> np.ndarray:
+  """Which rows of a global batch lie on this process's devices, in increasing order."""
+  of_devices = placement.addressable_devices_indices_map((batch_size,)).values()
+  return np.unique(np.concatenate([np.arange(batch_size)[index] for index in of_devices]))
+
+
+def from_rows(tree: Any, placement: NamedSharding) -> Any:
+  """The global batch, from each process's own rows of it."""
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(placement, np.asarray(x)), tree
+  )
+
+
+def from_whole(x: np.ndarray, placement: NamedSharding) -> jax.Array:
+  """An array that every process has the whole of, placed as said."""
+  return jax.make_array_from_callback(x.shape, placement, lambda index: x[index])

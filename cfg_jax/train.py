@@ -18,7 +18,7 @@ import optax
 import tensorboardX
 from absl import flags
 
-from cfg_jax import cli, data, datasets, objective, plan, sharding, train_state
+from cfg_jax import cli, data, datasets, objective, plan, processes, sharding, train_state
 from cfg_jax import config as config_lib
 from cfg_jax.checkpoint import Checkpoints
 from cfg_jax.progress import Progress
@@ -77,11 +77,13 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
   SIGTERM and SIGINT save a checkpoint and raise SystemExit. Raises ValueError, before anything is
   written, where the config is wrong or the work directory was made by another, and
   FloatingPointError where the loss or the gradient is not finite: nothing is saved from then on.
+  Of several processes (see `processes`) each calls this; the first one logs and shows progress.
   """
   config_lib.validate(config, jax.device_count())
   config_lib.record(config, workdir)
   dataset = config_lib.dataset_of(config)
-  source = dataset.open(Path(config.data.dir).expanduser(), 'train')
+  data_dir = Path(config.data.dir).expanduser()
+  source = processes.first_then_others(functools.partial(dataset.open, data_dir, 'train'))
   fingerprint = datasets.fingerprint(source)
 
   mesh = sharding.data_mesh()
@@ -116,6 +118,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       seed=config.seed,
       flip=config.data.flip,
       position=position,
+      rows=sharding.rows(split, config.train.batch_size),
     )
     stack.callback(batches.close)
     train_step = jax.jit(
@@ -126,20 +129,23 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     )
     log = Log(workdir, step, config.train.batch_size)
     stack.callback(log.close)
-    progress = Progress(f'train {Path(workdir).name}', config.train.num_steps, step, unit='steps')
-    stop = stack.enter_context(StopSignal())
+    progress = Progress(
+      f'train {Path(workdir).name}',
+      config.train.num_steps,
+      step,
+      unit='steps',
+      silent=not processes.is_first(),
+    )
+    stop = stack.enter_context(processes.StopSignal())
     last, running = False, None  # running: the metrics of the step that the devices are at
     while not last:
-      batch = jax.tree.map(
-        functools.partial(jax.make_array_from_process_local_data, split), next(batches)
-      )
-      state, metrics = train_step(state, batch)
+      state, metrics = train_step(state, sharding.from_rows(next(batches), split))
       step += 1
       if running:  # looked at one step late, so that the devices never wait for us
         log.add(step - 1, running)
       running = metrics
 
-      last = step == config.train.num_steps or bool(stop.signum)
+      last = stop.stops_after(step) or step == config.train.num_steps
       saves = last or step % config.train.checkpoint_every == 0
       logs = last or step % config.train.log_every == 0
       if saves or logs:
@@ -153,8 +159,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       progress.update(1, f'loss {log.loss:.3f}')
     progress.done(f'loss {log.loss:.3f}')
   if step < config.train.num_steps:
-    print(f'Stopped by {signal.Signals(stop.signum).name}: step {step} is saved.')
-    raise SystemExit(128 + stop.signum)
+    if processes.is_first():
+      print(f'Stopped by {stop.name}: step {step} is saved.')
+    raise SystemExit(128 + signal.Signals[stop.name])
 
 
 class Log:
@@ -162,12 +169,14 @@ class Log:
 
   def __init__(self, workdir: Path, step: int, batch_size: int):
     """Goes on after `step`: what an interrupted process logged beyond it is dropped."""
-    path = Path(workdir) / 'metrics.jsonl'
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith('\n') and json.loads(line)['step'] <= step]
-    config_lib.write_atomically(path, ''.join(kept))
-    self._file = path.open('a')
-    self._board = tensorboardX.SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=step)
+    self._file = self._board = None
+    if processes.is_first():
+      path = Path(workdir) / 'metrics.jsonl'
+      lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+      kept = [line for line in lines if line.endswith('\n') and json.loads(line)['step'] <= step]
+      config_lib.write_atomically(path, ''.join(kept))
+      self._file = path.open('a')
+      self._board = tensorboardX.SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=step)
     self._batch_size, self._since, self._sums, self._count = batch_size, time.monotonic(), {}, 0
     self.loss = math.nan
 
@@ -188,37 +197,19 @@ class Log:
     now = time.monotonic()
     line = {'step': step} | {name: total / self._count for name, total in self._sums.items()}
     line['images_per_s'] = self._count * self._batch_size / (now - self._since)
-    self._file.write(json.dumps(line) + '\n')
-    self._file.flush()
-    for name, value in line.items():
-      if name != 'step':
-        self._board.add_scalar(name, value, step)
+    if self._file:
+      self._file.write(json.dumps(line) + '\n')
+      self._file.flush()
+      for name, value in line.items():
+        if name != 'step':
+          self._board.add_scalar(name, value, step)
     self._since, self._sums, self._count = now, {}, 0
 
   def close(self) -> None:
     """Closes both files."""
-    self._file.close()
-    self._board.close()
-
-
-class StopSignal:
-  """While entered, SIGTERM and SIGINT only set `signum`: a step is never torn."""
-
-  signum = 0
-
-  def __enter__(self):
-    """Takes over both signals."""
-    self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-    return self
-
-  def _note(self, signum, frame):
-    del frame
-    self.signum = signum
-
-  def __exit__(self, *error):
-    """Gives them back."""
-    for signum, handler in self._previous.items():
-      signal.signal(signum, handler)
+    if self._file:
+      self._file.close()
+      self._board.close()
 
 
 def main(argv: list[str]) -> None:
@@ -229,6 +220,7 @@ def main(argv: list[str]) -> None:
     optimizer = make_optimizer(config.train)
     plan.main(config, optimizer, make_train_step(config, optimizer))
     return
+  processes.start_by_flags()
   sharding.setup_jax(config.train.batch_size)
   train(config, Path(flags.FLAGS.workdir))
 
@@ -236,6 +228,7 @@ def main(argv: list[str]) -> None:
 if __name__ == '__main__':
   config_lib.define_flags()
   plan.define_flags()
+  processes.define_flags()
   flags.register_multi_flags_validator(
     ['workdir', 'plan'],
     lambda given: given['workdir'] or given['plan'],

@@ -19,14 +19,20 @@ from tests.conftest import command, load_config, run, tiny_flags
 DROPOUT = {'model.dropout': 0.1}  # so that the test sees dropout's keys too
 
 
-def state_sha256(config, workdir) -> tuple[int, str]:
-  """(step, sha256 of every bit of params, ema and optimizer state) of the newest checkpoint."""
+def restored(workdir) -> tuple[train_state.TrainState, dict]:
+  """The state and the record of a run's newest checkpoint."""
+  config = config_lib.of_run(workdir)
   optimizer = train.make_optimizer(config.train)
   abstract = jax.eval_shape(
     lambda: train_state.create(config_lib.network_of(config), optimizer, config.seed)
   )
   everywhere = sharding.replicated(sharding.data_mesh())
-  state, _ = Checkpoints(workdir).restore(sharding.abstract(abstract, everywhere))
+  return Checkpoints(workdir).restore(sharding.abstract(abstract, everywhere))
+
+
+def state_sha256(workdir) -> tuple[int, str]:
+  """(step, sha256 of every bit of params, ema and optimizer state) of the newest checkpoint."""
+  state, _ = restored(workdir)
   digest = hashlib.sha256()
   for leaf in jax.tree.leaves(state):
     digest.update(np.asarray(leaf).tobytes())
@@ -72,8 +78,8 @@ def test_stopped_by_sigterm_and_resumed_is_bit_exact(uninterrupted, tmp_path, da
   for workdir in (tmp_path, uninterrupted):
     done = run('cfg_jax.train', *tiny_flags(workdir, data_dir, **DROPOUT | longer))
     assert done.returncode == 0, done.stderr
-  assert state_sha256(config, tmp_path) == state_sha256(config, uninterrupted)
-  assert state_sha256(config, tmp_path)[0] == end
+  assert state_sha256(tmp_path) == state_sha256(uninterrupted)
+  assert state_sha256(tmp_path)[0] == end
   losses = [{line['step']: line['loss'] for line in logged(w)} for w in (tmp_path, uninterrupted)]
   assert losses[0][end] == losses[1][end]
 
@@ -90,8 +96,7 @@ def test_killed_and_resumed_is_bit_exact(tmp_path, data_dir):
     flags = tiny_flags(workdir, data_dir, **DROPOUT | {'train.num_steps': end})
     done = run('cfg_jax.train', *flags)
     assert done.returncode == 0, done.stderr
-  config = config_lib.of_run(straight)
-  assert state_sha256(config, tmp_path) == state_sha256(config, straight)
+  assert state_sha256(tmp_path) == state_sha256(straight)
   assert [line['step'] for line in logged(tmp_path)] == [line['step'] for line in logged(straight)]
 
 
