@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from cfg_jax import processes, sharding
 
@@ -128,13 +127,10 @@ class Checkpoints:
 
 def digests(arrays: dict[str, jax.Array]) -> dict[str, str]:
   """The sha256 of each array's bytes, however it is sharded; one array at a time is on the host."""
-  return {name: hashlib.sha256(_whole(x)).hexdigest() for name, x in arrays.items()}
-
-
-def _whole(x: jax.Array | np.ndarray) -> np.ndarray:
-  if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
-    return np.ascontiguousarray(x)
-  return np.ascontiguousarray(multihost_utils.process_allgather(x, tiled=True))
+  return {
+    name: hashlib.sha256(np.ascontiguousarray(sharding.whole(x))).hexdigest()
+    for name, x in arrays.items()
+  }
 
 
 def _flatten(tree: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Several processes train as one: the same curve, one log, one checkpoint, one stop."""
 
+import re
 import shutil
 import signal
 import socket
@@ -37,8 +38,17 @@ def start_all(*argv: str, num_processes: int = 2, devices: int = 2) -> list:
 
 def run_all(*argv: str, **kwargs) -> list[tuple[int, str, str]]:
   """(exit status, stdout, stderr) of each process."""
-  started = start_all(*argv, **kwargs)
-  return [(p.wait(), out, err) for p in started for out, err in [p.communicate(timeout=300)]]
+  return ends_of(start_all(*argv, **kwargs))
+
+
+def ends_of(started: list) -> list[tuple[int, str, str]]:
+  """Waits for all; none outlives the test. Gloo, which joins CPUs, speaks on stdout."""
+  try:
+    ends = [(*p.communicate(timeout=600), p.returncode) for p in started]
+  finally:
+    for process in started:
+      process.kill()
+  return [(status, re.sub(r'\[Gloo\].*\n', '', out), err) for out, err, status in ends]
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +83,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(two, tmp_path):
   both = start_all('cfg_jax.train', *tiny_flags(tmp_path, two / 'data', **changes))
   wait_for(lambda: (tmp_path / 'metrics.jsonl').exists() and logged(tmp_path), both[0])
   both[1].send_signal(signal.SIGTERM)
-  outcome = [(p.wait(), out, err) for p in both for out, err in [p.communicate(timeout=100)]]
+  outcome = ends_of(both)
   assert [status for status, *_ in outcome] == [128 + signal.SIGTERM] * 2, outcome
   [step] = Checkpoints(tmp_path).steps()
   assert f'Stopped by SIGTERM: step {step} is saved' in outcome[0][1] and not outcome[1][1]
