@@ -100,7 +100,8 @@ def generate(config: ml_collections.ConfigDict, workdir: Path, step: int | None 
   missing = [(s, i) for s in sets for i in sorted(set(range(n)) - s.present(workdir))]
   processes.wait('all have seen what is missing')
   if share := processes.share(missing):
-    _draw(config, workdir, share, params, mesh, n * len(sets))
+    total = n * len(sets) - len(missing) + len(share)
+    _draw(config, workdir, share, params, mesh, total)
   processes.wait('all is drawn')
   if missing and processes.is_first():
     write_grid(sets, workdir, n, config_lib.dataset_of(config).num_classes)

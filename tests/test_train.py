@@ -261,14 +261,13 @@ def test_each_step_draws_anew_and_drops_out_where_asked(tiny, monkeypatch, dropo
     return params + (jnp.zeros_like(z) if key is None else 100 * jax.random.normal(key, z.shape))
 
   monkeypatch.setattr(train_state, 'apply_fn', lambda network: apply)
-  step = jax.jit(train.make_train_step(tiny, optax.sgd(0.0)))
+  optimizer, zero = optax.sgd(0.0), jnp.float32(0)
+  step = jax.jit(train.make_train_step(tiny, optimizer))
   batch = {'x': jnp.zeros((16, 8, 8, 1)), 'c': jnp.zeros(16, jnp.int32)}
   losses = []
   for k in (3, 4, 3):
-    zero = jnp.float32(0)
-    state, metrics = step(
-      train_state.TrainState(jnp.int32(k), zero, zero, optax.EmptyState()), batch
-    )
+    state = train_state.TrainState(jnp.int32(k), zero, zero, optimizer.init(zero))
+    state, metrics = step(state, batch)
     assert state.step == k + 1
     losses.append(float(metrics['loss']))
   assert losses[0] == losses[2] != losses[1]
