@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
+
+from cfg_jax import processes, sharding
 
 
 class LackingArray(ValueError):
@@ -76,7 +77,8 @@ class Checkpoints:
         raise
       except Exception as e:  # whatever a damaged file makes of Orbax, TensorStore or JSON
         damage.append(f'{self._folder / str(step)} is damaged: {_first_line(e)}')
-        print(f'{damage[-1]}; it is skipped.', file=sys.stderr)
+        if processes.is_first():
+          print(f'{damage[-1]}; it is skipped.', file=sys.stderr)
     if damage:
       raise ValueError(
         'No whole checkpoint. ' + '; '.join(damage) + '. Remove them to start afresh.'
@@ -91,26 +93,31 @@ class Checkpoints:
     missing = sorted(flat.keys() - record['digests'].keys())
     if missing:
       raise LackingArray(f'{self._folder / str(step)} was saved without {missing[0]}.')
+    # Whole and on the host, in every process: so all of them see the same damage.
     arrays = self._manager.restore(
       step,
       args=ocp.args.Composite(
         arrays=ocp.args.PyTreeRestore(
-          flat, restore_args=ocp.checkpoint_utils.construct_restore_args(flat), partial_restore=True
+          flat,
+          restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in flat},
+          partial_restore=True,
         )
       ),
     )['arrays']
     for name, digest in digests(arrays).items():
       if digest != record['digests'][name]:
         raise ValueError(f'the bytes of {name} are not those that were saved')
-    leaves = [arrays[name] for name in flat]
+    leaves = [sharding.from_whole(arrays[name], wanted.sharding) for name, wanted in flat.items()]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves), record['extra']
 
   def set_aside_after(self, step: int) -> None:
     """Moves checkpoints newer than step, found damaged, to `damaged/`: Orbax replaces none."""
-    for newer in (s for s in self.steps() if s > step):
-      target = self._folder.parent / 'damaged' / str(newer)
-      target.parent.mkdir(exist_ok=True)
-      (self._folder / str(newer)).rename(target)
+    if processes.is_first():
+      for newer in (s for s in self.steps() if s > step):
+        target = self._folder.parent / 'damaged' / str(newer)
+        target.parent.mkdir(exist_ok=True)
+        (self._folder / str(newer)).rename(target)
+    processes.wait('what is damaged is set aside')
     self._manager.reload()
 
   def close(self) -> None:
@@ -120,13 +127,10 @@ class Checkpoints:
 
 def digests(arrays: dict[str, jax.Array]) -> dict[str, str]:
   """The sha256 of each array's bytes, however it is sharded; one array at a time is on the host."""
-  return {name: hashlib.sha256(_whole(x)).hexdigest() for name, x in arrays.items()}
-
-
-def _whole(x: jax.Array | np.ndarray) -> np.ndarray:
-  if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
-    return np.ascontiguousarray(x)
-  return np.ascontiguousarray(multihost_utils.process_allgather(x, tiled=True))
+  return {
+    name: hashlib.sha256(np.ascontiguousarray(sharding.whole(x))).hexdigest()
+    for name, x in arrays.items()
+  }
 
 
 def _flatten(tree: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cfg_jax import datasets, embedding, unet
+from cfg_jax import datasets, embedding, processes, unet
 
 # A resumed run may change these: they decide nothing that a checkpoint holds. (`sample` and
 # `evaluate` are part of what samples and evaluations are called on disk.)
@@ -20,9 +20,14 @@ MAY_CHANGE = (
   'train.log_every',
   'train.checkpoint_every',
   'train.keep_checkpoints',
+  'train.sample_every',
+  'train.microbatches',  # but for rounding, and for which units are dropped
+  'train.shard_optimizer',  # but for rounding
   'sample',
   'evaluate',
 )
+# Fields of `train` that older runs do not have, and what they did.
+ADDED = {'microbatches': 1, 'shard_optimizer': False, 'sample_every': 0}
 PACKAGES = ('cfg_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -69,8 +74,10 @@ def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
     'train.p_uncond',
     'is a probability: use 0 to 1; the paper has 0.1, 0.2, 0.5',
   )
-  for field in ('num_steps', 'batch_size', 'log_every', 'checkpoint_every', 'keep_checkpoints'):
+  positive = ('num_steps', 'batch_size', 'microbatches', 'log_every', 'checkpoint_every')
+  for field in (*positive, 'keep_checkpoints'):
     check(train[field] >= 1, f'train.{field}', 'must be at least 1')
+  check(train.sample_every >= 0, 'train.sample_every', 'must be at least 0, which is never')
   check(train.warmup_steps >= 0, 'train.warmup_steps', 'must be at least 0')
   check(train.learning_rate > 0, 'train.learning_rate', 'must be positive')
   check(train.grad_clip > 0, 'train.grad_clip', 'must be positive; inf does not clip')
@@ -91,6 +98,14 @@ def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
       nearest = max(num_devices, round(size / num_devices) * num_devices)
       check(
         False, f'{group}.batch_size', f'must be a multiple of {num_devices} devices; try {nearest}'
+      )
+    elif group == 'train' and train.microbatches >= 1:
+      each = size // num_devices
+      fits = [n for n in range(1, train.microbatches + 1) if each % n == 0]
+      check(
+        each % train.microbatches == 0,
+        'train.microbatches',
+        f'must divide the {each} images of a device; try {fits[-1]}',
       )
 
   check(
@@ -177,7 +192,8 @@ def network_of(config: ml_collections.ConfigDict) -> unet.UNetConfig:
 def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
   """Writes workdir/config.json, or holds the one that is there against config.
 
-  Raises ValueError with the difference where a resumed run has changed anything but `MAY_CHANGE`.
+  Raises ValueError with the difference where a resumed run has changed anything but `MAY_CHANGE`,
+  and where several processes differ in config or do not see the same work directory.
   """
   path = Path(workdir) / 'config.json'
   resolved = json.loads(config.to_json())  # tuples become lists, as they are on disk
@@ -193,8 +209,13 @@ def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
         f'{workdir} was made by another config; use a new --workdir, or undo:\n'
         + '\n'.join(changed)
       )
+  processes.agree(json.dumps(resolved), '--config')
   versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-  write_atomically(path, json.dumps({'config': resolved, 'versions': versions}, indent=2) + '\n')
+  if processes.is_first():
+    write_atomically(path, json.dumps({'config': resolved, 'versions': versions}, indent=2) + '\n')
+  processes.wait('config.json is written')
+  seen = path.read_text() if path.exists() else ''
+  processes.agree(seen, f'{path}, which must be on a file system that all share,')
 
 
 def of_run(workdir: Path) -> ml_collections.ConfigDict:
@@ -203,6 +224,7 @@ def of_run(workdir: Path) -> ml_collections.ConfigDict:
   if not path.exists():
     raise ValueError(f'--workdir={workdir} holds no run (no config.json): train one first.')
   resolved = _tuples(json.loads(path.read_text())['config'])
+  resolved['train'] = ADDED | resolved['train']
   return ml_collections.ConfigDict(resolved, convert_dict=True).lock()
 
 

@@ -1,5 +1,6 @@
 """config → batches: the data set under Grain, whose position is one integer."""
 
+import sys
 from collections.abc import Sequence
 
 import grain
@@ -11,30 +12,35 @@ HELD_BYTES = 2**26  # smaller data sets are held in memory: a third of the time 
 class Batches:
   """Endless shuffled batches: x float32 (B, H, W, C) in [−1, 1] and c int32 (B,).
 
-  source: of {'image': uint8 (H, W, C), 'label': int}, see `datasets`. B is batch_size over the
-  number of JAX processes, each of which reads its own share. position: the number of images that
-  came before, so that batch k of a run is the same whatever the number of processes, interrupted
-  before it or not. flip: mirror each image with probability ½.
+  source: of {'image': uint8 (H, W, C), 'label': int}, see `datasets`. rows: which rows of a global
+  batch of batch_size are read here, B of them (all by default): each process reads its own, so that
+  batch k of a run is the same, and in the same order, whatever the number of processes. position:
+  the number of images that came before, so that batch k is the same too whether the run was
+  interrupted before it or not. flip: mirror each image with probability ½.
   """
 
   def __init__(
-    self, source: Sequence[dict], *, batch_size: int, seed: int, flip: bool, position: int = 0
+    self,
+    source: Sequence[dict],
+    *,
+    batch_size: int,
+    seed: int,
+    flip: bool,
+    position: int = 0,
+    rows: Sequence[int] | None = None,
   ):
     """Starts to read ahead at the first `next`."""
     if len(source) * source[0]['image'].nbytes <= HELD_BYTES:
       source = [source[i] for i in range(len(source))]
     dataset = grain.MapDataset.source(source).seed(seed).map(_only_what_is_used).shuffle()
     dataset = dataset.repeat(None)
+    rows = range(batch_size) if rows is None else rows
+    share = _Share(dataset.random_map(_mirror) if flip else dataset, position, batch_size, rows)
+    # Threads, not processes: they are enough to feed two cores that also compute.
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)  # of batches
     self._iterator = iter(
-      grain.experimental.ElasticIterator(
-        dataset.random_map(_mirror) if flip else dataset,
-        batch_size,
-        grain.sharding.ShardByJaxProcess(),
-        # Threads, not processes: they are enough to feed two cores that also compute.
-        read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=8),  # of batches
-      )
+      grain.MapDataset.source(share).batch(len(rows)).to_iter_dataset(read_options=options)
     )
-    self._iterator.set_state({'global_next_index': position})
 
   def __iter__(self) -> 'Batches':
     """Itself."""
@@ -51,6 +57,25 @@ class Batches:
   def close(self) -> None:
     """Stops reading ahead."""
     self._iterator.close()
+
+
+class _Share:
+  """The rows of every batch that one process reads, as a random-access source.
+
+  Grain's own ShardByJaxProcess deals images to processes in turn; these rows are the ones that lie
+  on the process's devices, so that the noise that training draws for a row meets the same image.
+  """
+
+  def __init__(self, dataset, position: int, batch_size: int, rows: Sequence[int]):
+    self._dataset, self._position, self._batch_size = dataset, position, batch_size
+    self._rows = [int(row) for row in rows]
+
+  def __len__(self) -> int:
+    return sys.maxsize // self._batch_size * len(self._rows)
+
+  def __getitem__(self, i: int) -> dict:
+    k, j = divmod(i, len(self._rows))
+    return self._dataset[self._position + k * self._batch_size + self._rows[j]]
 
 
 def _only_what_is_used(example: dict) -> dict:

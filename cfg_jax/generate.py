@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from cfg_jax import cli, guidance, sampling, sharding, train_state
+from cfg_jax import cli, guidance, processes, sampling, sharding, train_state
 from cfg_jax import config as config_lib
 from cfg_jax.checkpoint import Checkpoints
 from cfg_jax.progress import Progress
@@ -89,16 +89,21 @@ def generate(config: ml_collections.ConfigDict, workdir: Path, step: int | None 
 
   Returns the checkpoint's step. Raises ValueError where the config is wrong or there is no whole
   checkpoint. Beside the sets it leaves grid.png, rows = classes and columns = w, from one noise.
+  Of several processes (see `processes`), each draws a share of the images on its own devices.
   """
   config_lib.validate(config, jax.device_count())
   check_guidance(config, config.sample.w)
-  mesh = sharding.data_mesh()
+  mesh = sharding.local_mesh()
   step, params = load_params(config, workdir, step, mesh)
   sets = sample_sets(config, step)
   n = config.sample.num_samples
   missing = [(s, i) for s in sets for i in sorted(set(range(n)) - s.present(workdir))]
-  if missing:
-    _draw(config, workdir, missing, params, mesh, n * len(sets))
+  processes.wait('all have seen what is missing')
+  if share := processes.share(missing):
+    total = n * len(sets) - len(missing) + len(share)
+    _draw(config, workdir, share, params, mesh, total)
+  processes.wait('all is drawn')
+  if missing and processes.is_first():
     write_grid(sets, workdir, n, config_lib.dataset_of(config).num_classes)
   return step
 
@@ -114,10 +119,16 @@ def check_guidance(config: ml_collections.ConfigDict, w: Sequence[float]) -> Non
 
 def _draw(config, workdir, missing, params, mesh, total):
   """Draws and writes the missing (set, index) pairs, in full batches that may mix sets."""
-  batch_size = config.sample.batch_size
+  batch_size = config.sample.batch_size * mesh.size // jax.device_count()
   num_classes = config_lib.dataset_of(config).num_classes
   draw, split = make_sampler(config, mesh), sharding.batch(mesh)
-  progress = Progress(f'generate {Path(workdir).name}', total, total - len(missing), 'images')
+  progress = Progress(
+    f'generate {Path(workdir).name}',
+    total,
+    total - len(missing),
+    'images',
+    silent=not processes.is_first(),
+  )
 
   def start(batch):  # a short batch is filled up, so that one program serves all
     filled = batch + [batch[-1]] * (batch_size - len(batch))
@@ -215,11 +226,13 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   config = config_from_flags()
+  processes.start_by_flags()
   sharding.setup_jax(config.sample.batch_size)
   generate(config, Path(flags.FLAGS.workdir), flags.FLAGS.step)
 
 
 if __name__ == '__main__':
   define_flags()
+  processes.define_flags()
   flags.mark_flag_as_required('workdir')
   cli.run(main)

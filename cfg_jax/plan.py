@@ -21,7 +21,7 @@ import optax
 from absl import flags
 
 from cfg_jax import config as config_lib
-from cfg_jax import costs, devices, objective, paper, train_state, unet
+from cfg_jax import costs, devices, objective, paper, sharding, train_state, unet
 
 
 def parameters(network: unet.UNetConfig) -> dict[str, int]:
@@ -65,37 +65,49 @@ def image_flops(config: ml_collections.ConfigDict) -> ImageFlops:
   plain = dataclasses.replace(network, remat=False)
   params, (x, c) = _abstract_params(network), _abstract_batch(network, 1)
   lam = jax.ShapeDtypeStruct((1,), jnp.float32)
-
-  def train(network):
-    return costs.count_flops(jax.value_and_grad(_loss_fn(config, network)), params, x, c)
-
   return ImageFlops(
     costs.count_flops(_apply_fn(plain), params, x, lam, c),
-    train(plain),
-    train(network) if network.remat else None,
+    train_flops(config, remat=False),
+    train_flops(config, remat=True) if network.remat else None,
   )
 
 
-def count_memory(config: ml_collections.ConfigDict, images: int) -> dict[str, int]:
-  """Bytes on a device that trains on `images` images of a batch, by arithmetic.
+def train_flops(config: ml_collections.ConfigDict, *, remat: bool) -> costs.Flops:
+  """The FLOPs of training on one image; remat: with what it repeats."""
+  network = dataclasses.replace(config_lib.network_of(config), remat=remat)
+  loss, params = _loss_fn(config, network), _abstract_params(network)
+  return costs.count_flops(jax.value_and_grad(loss), params, *_abstract_batch(network, 1))
 
-  Activations are what the forward pass keeps for the backward pass, as JAX's differentiation
-  decides it, and with remat the most that one recomputed stage keeps. Compilers fuse some of it
-  away and add scratch space of their own: XLA for a CPU, with the scheduler that saves memory, took
-  0.6 to 1 times as much for activations without remat, 1.2 to 1.7 times with.
+
+def count_memory(
+  config: ml_collections.ConfigDict, images: int, num_devices: int = 1
+) -> dict[str, int]:
+  """Bytes on each of num_devices that trains on `images` images of a batch, by arithmetic.
+
+  Activations are what the forward pass of a microbatch keeps for the backward pass, as JAX's
+  differentiation decides it, and with remat the most that one recomputed stage keeps. Compilers
+  fuse some of it away and add scratch space of their own: XLA for a CPU, with the scheduler that
+  saves memory, took 0.6 to 1 times as much for activations without remat, 1.2 to 1.7 times with.
   """
-  network = config_lib.network_of(config)
+  network, train = config_lib.network_of(config), config.train
   params = _abstract_params(network)
-  weights = costs.num_bytes(jax.tree.leaves(params))
-  loss = _loss_fn(config, network)
-  kept, largest = costs.kept_bytes(loss, params, *_abstract_batch(network, images))
+  leaves = jax.tree.leaves(params)
+  weights = costs.num_bytes(leaves)
+  shared = weights  # of what train.shard_optimizer shares out
+  if train.shard_optimizer:
+    split = [x for x in leaves if sharding.split_axis(x.shape, num_devices) is not None]
+    shared -= costs.num_bytes(split) * (num_devices - 1) // num_devices
+  loss, at_once = _loss_fn(config, network), images // train.microbatches
+  kept, largest = costs.kept_bytes(loss, params, *_abstract_batch(network, at_once))
   memory = {
     'parameters, float32': weights,
-    'EMA': weights,
-    "Adam's two moments": 2 * weights,
+    'EMA': shared,
+    "Adam's two moments": 2 * shared,
     'gradients': weights,
-    'activations kept for the backward pass': kept,
   }
+  if train.microbatches > 1:
+    memory['gradients, of one microbatch'] = weights
+  memory['activations kept for the backward pass'] = kept
   return memory | {'the largest stage, recomputed': largest} if network.remat else memory
 
 
@@ -210,21 +222,25 @@ def _show_hours(config, flops, num_devices, flops_each):
 
 
 def _show_memory(config, optimizer, train_step, kind, num_devices):
-  images = config.train.batch_size // num_devices
-  print(f'\nGB a device in training, with {images} images of the batch')
-  memory = count_memory(config, images)
+  images, microbatches = config.train.batch_size // num_devices, config.train.microbatches
+  at_once = '' if microbatches == 1 else f', {images // microbatches} at once'
+  print(f'\nGB a device in training, with {images} images of the batch{at_once}')
+  memory = count_memory(config, images, num_devices)
   for name, n in memory.items():
     _row(name, _short(n / 1e9))
   total = sum(memory.values()) / 1e9
   _row("all, by arithmetic, without the compiler's scratch space", _short(total))
   if total > kind.memory_gb:
-    remat = '' if config.model.remat else ', or model.remat'
-    print(f'  {kind.name} has {kind.memory_gb:g}: take more devices, a smaller batch{remat}.')
+    more = [] if config.train.shard_optimizer else ['train.shard_optimizer']
+    more += [] if config.model.remat else ['model.remat']
+    more = ', '.join(['more train.microbatches', *more, 'more devices'])
+    print(f'  {kind.name} has {kind.memory_gb:g}: take {more} or a smaller batch.')
   if devices.of_kind(jax.devices()[0].device_kind) == kind:
     print('  Compiling the step, minutes ...', flush=True)
     network = config_lib.network_of(config)
     n = compiled_memory(network, optimizer, train_step, images)
-    _row('all, as compiled for the device here', _short(n / 1e9))
+    alone = ' alone' if config.train.shard_optimizer else ''
+    _row(f'all, as compiled for the device here{alone}', _short(n / 1e9))
 
 
 def define_flags() -> None:

@@ -13,14 +13,20 @@ class Progress:
   """
 
   def __init__(
-    self, what: str, total: int, start: int = 0, unit: str = 'it', seconds: float = 15.0
+    self,
+    what: str,
+    total: int,
+    start: int = 0,
+    unit: str = 'it',
+    seconds: float = 15.0,
+    silent: bool = False,
   ):
-    """what: the work's name; start: how much of total an earlier process did."""
+    """what: the work's name; start: how much of total an earlier process did; silent: no output."""
     self._what, self._total, self._done, self._unit = what, total, start, unit
     self._seconds, self._begin, self._start = seconds, time.monotonic(), start
-    self._last = self._begin
+    self._last, self._silent = self._begin, silent
     self._bar = None
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not silent:
       self._bar = tqdm.tqdm(desc=what, total=total, initial=start, unit=unit, dynamic_ncols=True)
 
   def update(self, n: int = 1, note: str = '') -> None:
@@ -41,6 +47,8 @@ class Progress:
       self._print(note)
 
   def _print(self, note):
+    if self._silent:
+      return
     self._last = time.monotonic()
     elapsed = self._last - self._begin
     rate = (self._done - self._start) / max(elapsed, 1e-9)

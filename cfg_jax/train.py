@@ -5,23 +5,31 @@ python -m cfg_jax.train --config configs/digits.py --workdir runs/one [--config.
 
 import contextlib
 import functools
-import json
-import math
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
-import tensorboardX
 from absl import flags
 
-from cfg_jax import cli, data, datasets, objective, plan, sharding, train_state
+from cfg_jax import (
+  cli,
+  data,
+  datasets,
+  objective,
+  plan,
+  processes,
+  sharding,
+  train_log,
+  train_state,
+)
 from cfg_jax import config as config_lib
 from cfg_jax.checkpoint import Checkpoints
 from cfg_jax.progress import Progress
+from cfg_jax.train_log import Log, by_quarter
 from cfg_jax.train_state import TrainState
 
 
@@ -39,36 +47,66 @@ def make_train_step(
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
   """Algorithm 1, Adam and EMA as a pure function: (state, {'x', 'c'}) → (state, metrics).
 
-  All randomness comes from config.seed and state.step, so a resumed run repeats it exactly.
+  All randomness comes from config.seed and state.step, so a resumed run repeats it exactly. It is
+  drawn for the whole batch, so that train.microbatches changes no sample's λ, ε or label.
   """
   network = config_lib.network_of(config)
   apply = train_state.apply_fn(network)
-  train = config.train
+  train, diffusion = config.train, config.diffusion
+
+  def loss_of(params, noisy, key):
+    eps_fn = functools.partial(apply, params, key=key if config.model.dropout else None)
+    losses = objective.losses(eps_fn, noisy)
+    return jnp.mean(losses), losses
 
   def train_step(state, batch):
     k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
-
-    def loss_of(params):
-      eps_fn = functools.partial(apply, params, key=k_net if config.model.dropout else None)
-      return objective.loss(
-        eps_fn,
-        k_loss,
-        batch['x'],
-        batch['c'],
-        p_uncond=train.p_uncond,
-        null_class=network.num_classes,
-        lambda_min=config.diffusion.lambda_min,
-        lambda_max=config.diffusion.lambda_max,
-      )
-
-    loss, grads = jax.value_and_grad(loss_of)(state.params)
+    noisy = objective.draw(
+      k_loss,
+      batch['x'],
+      batch['c'],
+      p_uncond=train.p_uncond,
+      null_class=network.num_classes,
+      lambda_min=diffusion.lambda_min,
+      lambda_max=diffusion.lambda_max,
+    )
+    gradient = in_microbatches(jax.grad(loss_of, has_aux=True), train.microbatches)
+    grads, losses = gradient(state.params, noisy, k_net)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params, state.ema, 1 - train.ema_decay)
-    metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads)}
+    metrics = {
+      'loss': jnp.mean(losses),
+      'grad_norm': optax.tree.norm(grads),
+      'quarters': by_quarter(losses, noisy.lam, diffusion.lambda_min, diffusion.lambda_max),
+    }
     return TrainState(state.step + 1, params, ema, opt_state), metrics
 
   return train_step
+
+
+def in_microbatches(gradient: Callable, n: int) -> Callable:
+  """The same function for batches of which the devices can hold the activations of an nth only.
+
+  gradient: (params, noisy, key) → (mean gradient, losses (B,)), called n times, with B/n samples
+  and another key (of dropout) each time.
+  """
+  if n == 1:
+    return gradient
+
+  def accumulated(params, noisy, key):
+    # Sample i goes to part i mod n: of each device's samples an nth, so that none moves.
+    parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), noisy)
+
+    def add(total, part):
+      grads, losses = gradient(params, *part)
+      return jax.tree.map(jnp.add, total, grads), losses
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, losses = jax.lax.scan(add, zeros, (parts, jax.random.split(key, n)))
+    return jax.tree.map(lambda g: g / n, total), losses.swapaxes(0, 1).reshape(-1)
+
+  return accumulated
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -77,11 +115,13 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
   SIGTERM and SIGINT save a checkpoint and raise SystemExit. Raises ValueError, before anything is
   written, where the config is wrong or the work directory was made by another, and
   FloatingPointError where the loss or the gradient is not finite: nothing is saved from then on.
+  Of several processes (see `processes`) each calls this; the first one logs and shows progress.
   """
   config_lib.validate(config, jax.device_count())
   config_lib.record(config, workdir)
   dataset = config_lib.dataset_of(config)
-  source = dataset.open(Path(config.data.dir).expanduser(), 'train')
+  data_dir = Path(config.data.dir).expanduser()
+  source = processes.first_then_others(functools.partial(dataset.open, data_dir, 'train'))
   fingerprint = datasets.fingerprint(source)
 
   mesh = sharding.data_mesh()
@@ -90,13 +130,14 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
   create = functools.partial(
     train_state.create, config_lib.network_of(config), optimizer, config.seed
   )
-  abstract = sharding.abstract(jax.eval_shape(create), everywhere)
+  abstract = jax.eval_shape(create)
+  placed = train_state.shardings(abstract, mesh, config.train.shard_optimizer)
   with contextlib.ExitStack() as stack:  # however this ends, saves under way reach the disk
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
     stack.callback(checkpoints.close)
-    restored = checkpoints.restore(abstract)
+    restored = checkpoints.restore(sharding.abstract(abstract, placed))
     if restored is None:
-      state, position = jax.jit(create, out_shardings=everywhere)(), 0
+      state, position = jax.jit(create, out_shardings=placed)(), 0
     else:
       state, extra = restored
       position = extra['position']
@@ -116,30 +157,38 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       seed=config.seed,
       flip=config.data.flip,
       position=position,
+      rows=sharding.rows(split, config.train.batch_size),
     )
     stack.callback(batches.close)
     train_step = jax.jit(
       make_train_step(config, optimizer),
-      in_shardings=(everywhere, split),
-      out_shardings=(everywhere, everywhere),
+      in_shardings=(placed, split),
+      out_shardings=(placed, everywhere),
       donate_argnums=0,
     )
-    log = Log(workdir, step, config.train.batch_size)
+    grid = train_log.make_grid(config, mesh) if config.train.sample_every else None
+    log = Log(workdir, step, config.train.batch_size, train_log.peak_images_per_s(config))
     stack.callback(log.close)
-    progress = Progress(f'train {Path(workdir).name}', config.train.num_steps, step, unit='steps')
-    stop = stack.enter_context(StopSignal())
+    progress = Progress(
+      f'train {Path(workdir).name}',
+      config.train.num_steps,
+      step,
+      unit='steps',
+      silent=not processes.is_first(),
+    )
+    stop = stack.enter_context(processes.StopSignal())
+    profile = stack.enter_context(train_log.ProfileSignal(workdir))
     last, running = False, None  # running: the metrics of the step that the devices are at
     while not last:
-      batch = jax.tree.map(
-        functools.partial(jax.make_array_from_process_local_data, split), next(batches)
-      )
+      profile.before_step(state)
+      batch = sharding.from_rows(log.wait_for(batches), split)
       state, metrics = train_step(state, batch)
       step += 1
       if running:  # looked at one step late, so that the devices never wait for us
         log.add(step - 1, running)
       running = metrics
 
-      last = step == config.train.num_steps or bool(stop.signum)
+      last = stop.stops_after(step) or step == config.train.num_steps
       saves = last or step % config.train.checkpoint_every == 0
       logs = last or step % config.train.log_every == 0
       if saves or logs:
@@ -150,75 +199,14 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
       if saves:
         position = step * config.train.batch_size
         checkpoints.save(step, state, {'position': position, 'fingerprint': fingerprint})
+      if grid and step % config.train.sample_every == 0:
+        log.picture('samples of the EMA', step, grid(state.ema))
       progress.update(1, f'loss {log.loss:.3f}')
     progress.done(f'loss {log.loss:.3f}')
   if step < config.train.num_steps:
-    print(f'Stopped by {signal.Signals(stop.signum).name}: step {step} is saved.')
-    raise SystemExit(128 + stop.signum)
-
-
-class Log:
-  """metrics.jsonl, one line per logged step with means since the line before, and TensorBoard."""
-
-  def __init__(self, workdir: Path, step: int, batch_size: int):
-    """Goes on after `step`: what an interrupted process logged beyond it is dropped."""
-    path = Path(workdir) / 'metrics.jsonl'
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith('\n') and json.loads(line)['step'] <= step]
-    config_lib.write_atomically(path, ''.join(kept))
-    self._file = path.open('a')
-    self._board = tensorboardX.SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=step)
-    self._batch_size, self._since, self._sums, self._count = batch_size, time.monotonic(), {}, 0
-    self.loss = math.nan
-
-  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes in one step's metrics; FloatingPointError, naming the step, if one is not finite."""
-    for name, value in jax.device_get(metrics).items():
-      if not math.isfinite(value):
-        raise FloatingPointError(
-          f'{name} is {value} at step {step}; nothing was saved since the last checkpoint. '
-          'Try a lower train.learning_rate or a longer train.warmup_steps.'
-        )
-      self._sums[name] = self._sums.get(name, 0.0) + float(value)
-    self._count += 1
-    self.loss = float(metrics['loss'])
-
-  def write(self, step: int) -> None:
-    """Writes the line of `step`."""
-    now = time.monotonic()
-    line = {'step': step} | {name: total / self._count for name, total in self._sums.items()}
-    line['images_per_s'] = self._count * self._batch_size / (now - self._since)
-    self._file.write(json.dumps(line) + '\n')
-    self._file.flush()
-    for name, value in line.items():
-      if name != 'step':
-        self._board.add_scalar(name, value, step)
-    self._since, self._sums, self._count = now, {}, 0
-
-  def close(self) -> None:
-    """Closes both files."""
-    self._file.close()
-    self._board.close()
-
-
-class StopSignal:
-  """While entered, SIGTERM and SIGINT only set `signum`: a step is never torn."""
-
-  signum = 0
-
-  def __enter__(self):
-    """Takes over both signals."""
-    self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-    return self
-
-  def _note(self, signum, frame):
-    del frame
-    self.signum = signum
-
-  def __exit__(self, *error):
-    """Gives them back."""
-    for signum, handler in self._previous.items():
-      signal.signal(signum, handler)
+    if processes.is_first():
+      print(f'Stopped by {stop.name}: step {step} is saved.')
+    raise SystemExit(128 + signal.Signals[stop.name])
 
 
 def main(argv: list[str]) -> None:
@@ -229,6 +217,7 @@ def main(argv: list[str]) -> None:
     optimizer = make_optimizer(config.train)
     plan.main(config, optimizer, make_train_step(config, optimizer))
     return
+  processes.start_by_flags()
   sharding.setup_jax(config.train.batch_size)
   train(config, Path(flags.FLAGS.workdir))
 
@@ -236,6 +225,7 @@ def main(argv: list[str]) -> None:
 if __name__ == '__main__':
   config_lib.define_flags()
   plan.define_flags()
+  processes.define_flags()
   flags.register_multi_flags_validator(
     ['workdir', 'plan'],
     lambda given: given['workdir'] or given['plan'],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from cfg_jax import unet
+from cfg_jax import sharding, unet
 
 
 class TrainState(NamedTuple):
@@ -31,6 +31,17 @@ def create(
   params = create_params(network, seed)
   ema = jax.tree.map(jnp.copy, params)  # a copy: donated buffers must not be shared
   return TrainState(jnp.int32(0), params, ema, optimizer.init(params))
+
+
+def shardings(state: TrainState, mesh: jax.sharding.Mesh, shard_optimizer: bool) -> TrainState:
+  """Where each array of a (perhaps abstract) state lies: all of it on every device, or, of the
+  optimizer's state and EMA, a part on each (stage 1 of ZeRO, Rajbhandari et al. 2020).
+  """
+  placed = jax.tree.map(lambda x: sharding.replicated(mesh), state)
+  if shard_optimizer:
+    shared = sharding.shared_out({'ema': state.ema, 'opt_state': state.opt_state}, mesh)
+    placed = placed._replace(**shared)
+  return placed
 
 
 def apply_fn(network: unet.UNetConfig):

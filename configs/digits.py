@@ -36,6 +36,8 @@ def get_config() -> ConfigDict:
   config.train = ConfigDict()
   config.train.p_uncond = 0.1  # Algorithm 1; Table 1 also has 0.2 and 0.5
   config.train.batch_size = 64
+  config.train.microbatches = 1
+  config.train.shard_optimizer = False
   config.train.num_steps = 800
   config.train.learning_rate = 1e-3
   config.train.warmup_steps = 100
@@ -44,6 +46,7 @@ def get_config() -> ConfigDict:
   config.train.grad_clip = 1.0  # the authors' public code
   config.train.ema_decay = 0.995  # ADM: 0.9999, over 500 times the steps
   config.train.log_every = 50
+  config.train.sample_every = 0  # steps between grids of samples in TensorBoard; 0 is never
   config.train.checkpoint_every = 400
   config.train.keep_checkpoints = 2
 

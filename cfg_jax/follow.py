@@ -1,0 +1,70 @@
+"""Evaluates each new checkpoint of a run while it trains, without stalling the training at all.
+
+  python -m cfg_jax.follow --workdir runs/one --w 0,1 --num_samples 2000
+
+It is a process of its own, to be given devices of its own (another host, or CUDA_VISIBLE_DEVICES):
+training neither waits for it nor shares its memory. Where it is slower than the training it takes
+the newest checkpoint and leaves out those between. It ends after the run's last step. Its lines in
+evals.jsonl are as `generate` and `evaluate` would have them by hand.
+"""
+
+import time
+from pathlib import Path
+
+import jax
+import ml_collections
+from absl import flags
+
+from cfg_jax import cli, sharding
+from cfg_jax import config as config_lib
+from cfg_jax.checkpoint import Checkpoints
+from cfg_jax.evaluate import evaluate
+from cfg_jax.generate import config_from_flags, define_flags, generate
+
+SECONDS = 20  # between two looks for a new checkpoint
+
+
+def follow(
+  config: ml_collections.ConfigDict, workdir: Path, reference_path: str | None = None
+) -> None:
+  """Draws and evaluates config.sample at the newest checkpoint, until that is the run's last.
+
+  Raises ValueError as `generate` and `evaluate` do.
+  """
+  config_lib.validate(config, jax.device_count())
+  step = None
+  while step is None or step < config_lib.of_run(workdir).train.num_steps:
+    newest = max(_steps(workdir), default=None)
+    if newest == step:
+      time.sleep(SECONDS)
+      continue
+    step = newest
+    try:
+      generate(config, workdir, step)
+    except ValueError:
+      if step in _steps(workdir):
+        raise
+      continue  # training has removed it, having saved newer ones
+    evaluate(config, workdir, step, reference_path)
+
+
+def _steps(workdir):
+  checkpoints = Checkpoints(workdir)
+  steps = checkpoints.steps()
+  checkpoints.close()
+  return steps
+
+
+def main(argv: list[str]) -> None:
+  """The command."""
+  del argv
+  config = config_from_flags()
+  sharding.setup_jax(config.sample.batch_size)
+  follow(config, Path(flags.FLAGS.workdir), flags.FLAGS.reference)
+
+
+if __name__ == '__main__':
+  define_flags()
+  flags.DEFINE_string('reference', None, 'Statistics to compare with, not the training data.')
+  flags.mark_flag_as_required('workdir')
+  cli.run(main)

@@ -1,0 +1,62 @@
+"""What a training step does on eight devices: its collectives, and what lies on one device.
+
+  JAX_NUM_CPU_DEVICES=8 python -m tests.on_devices
+
+Prints one JSON object: `collectives` of the step in two microbatches, by name; and, for each of the
+step's two placements, bytes on device 0 of each part of the state that a step has returned.
+"""
+
+import functools
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+
+from cfg_jax import config as config_lib
+from cfg_jax import plan, sharding, train, train_state
+from tests.conftest import TINY, load_config
+
+
+def bytes_on_device_0(part) -> int:
+  device = jax.devices()[0]
+  shards = [s for x in jax.tree.leaves(part) for s in x.addressable_shards]
+  return sum(s.data.nbytes for s in shards if s.device == device)
+
+
+def main() -> None:
+  found = {}
+  for shard in (False, True):
+    changes = {'train.microbatches': 2, 'train.shard_optimizer': shard}
+    config = load_config('digits', **TINY | changes)
+    config_lib.validate(config, jax.device_count())
+    mesh, network = sharding.data_mesh(), config_lib.network_of(config)
+    everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
+    optimizer = train.make_optimizer(config.train)
+    create = functools.partial(train_state.create, network, optimizer, 0)
+    placed = train_state.shardings(jax.eval_shape(create), mesh, shard)
+    state = jax.jit(create, out_shardings=placed)()
+    batch = {
+      'x': jax.device_put(jnp.zeros((16, *network.image_shape)), split),
+      'c': jax.device_put(jnp.zeros(16, jnp.int32), split),
+    }
+    step = jax.jit(
+      train.make_train_step(config, optimizer),
+      in_shardings=(placed, split),
+      out_shardings=(placed, everywhere),
+    )
+    compiled = step.lower(state, batch).compile()
+    if not shard:
+      names = 'all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter'
+      calls = re.findall(rf' ({names})(?:-start)?\(', compiled.as_text())
+      found['collectives'] = {name: calls.count(name) for name in set(calls)}
+    state, _ = compiled(state, batch)
+    found[f'shard_optimizer={shard}'] = {
+      name: bytes_on_device_0(part) for name, part in state._asdict().items()
+    }
+    found[f'planned, {shard}'] = plan.count_memory(config, 2, 8)
+  print(json.dumps(found))
+
+
+if __name__ == '__main__':
+  main()
