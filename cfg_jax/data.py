@@ -35,12 +35,18 @@ class Batches:
     dataset = grain.MapDataset.source(source).seed(seed).map(_only_what_is_used).shuffle()
     dataset = dataset.repeat(None)
     rows = range(batch_size) if rows is None else rows
-    share = _Share(dataset.random_map(_mirror) if flip else dataset, position, batch_size, rows)
-    # Threads, not processes: they are enough to feed two cores that also compute.
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)  # of batches
     self._iterator = iter(
-      grain.MapDataset.source(share).batch(len(rows)).to_iter_dataset(read_options=options)
+      grain.experimental.ElasticIterator(
+        grain.MapDataset.source(
+          _Rows(dataset.random_map(_mirror) if flip else dataset, position, batch_size, rows)
+        ),
+        batch_size,
+        grain.sharding.ShardOptions(shard_index=0, shard_count=batch_size // len(rows)),
+        # Threads, not processes: they are enough to feed two cores that also compute.
+        read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=8),  # of batches
+      )
     )
+    self._iterator.set_state({'global_next_index': position})
 
   def __iter__(self) -> 'Batches':
     """Itself."""
@@ -59,11 +65,11 @@ class Batches:
     self._iterator.close()
 
 
-class _Share:
-  """The rows of every batch that one process reads, as a random-access source.
+class _Rows:
+  """A data set as ElasticIterator is to see it, which reads every shard_count-th image of a batch.
 
-  Grain's own ShardByJaxProcess deals images to processes in turn; these rows are the ones that lie
-  on the process's devices, so that the noise that training draws for a row meets the same image.
+  It is to read the rows that lie on the process's devices: so the noise that training draws for a
+  row meets the same image whatever the number of processes.
   """
 
   def __init__(self, dataset, position: int, batch_size: int, rows: Sequence[int]):
@@ -71,11 +77,11 @@ class _Share:
     self._rows = [int(row) for row in rows]
 
   def __len__(self) -> int:
-    return sys.maxsize // self._batch_size * len(self._rows)
+    return sys.maxsize
 
   def __getitem__(self, i: int) -> dict:
-    k, j = divmod(i, len(self._rows))
-    return self._dataset[self._position + k * self._batch_size + self._rows[j]]
+    r = (i - self._position) % self._batch_size
+    return self._dataset[i - r + self._rows[r * len(self._rows) // self._batch_size]]
 
 
 def _only_what_is_used(example: dict) -> dict:
