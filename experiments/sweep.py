@@ -54,7 +54,7 @@ def define_flags(config: str | None = None, axes: Sequence[str] = GRID) -> None:
 def of_flags() -> tuple[ml_collections.ConfigDict, grid.Axes]:
   """The sweep that the flags describe, or, without --config, the one that is in --workdir."""
   given = flags.FLAGS
-  if given['config'].config_filename is None:
+  if not given['config'].present and given['config'].default is None:
     config, axes = grid.read(Path(given.workdir))
     return config, grid.parse(given.grid, config) if given['grid'].present else axes
   config = config_lib.of_flags()
@@ -71,7 +71,8 @@ def show_status(workdir: Path, runs: list[grid.Run]) -> None:
     rows.append((run.name, look, state))
     words += [launch.last_words(workdir, f'{run.name}/{path.stem}') for path in failures]
   board.Board().show(rows)
-  print('\n'.join(words))
+  for text in words:
+    print(text)
 
 
 def show_cost(
