@@ -196,19 +196,8 @@ def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
   and where several processes differ in config or do not see the same work directory.
   """
   path = Path(workdir) / 'config.json'
-  resolved = json.loads(config.to_json())  # tuples become lists, as they are on disk
-  if path.exists():
-    before, now = _flat(json.loads(path.read_text())['config']), _flat(resolved)
-    changed = [
-      f'  {key}: {before.get(key, "(absent)")!r} → {now.get(key, "(absent)")!r}'
-      for key in sorted(before.keys() | now.keys())
-      if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-    ]
-    if changed:
-      raise ValueError(
-        f'{workdir} was made by another config; use a new --workdir, or undo:\n'
-        + '\n'.join(changed)
-      )
+  hold_against(config, path)
+  resolved = json.loads(config.to_json())
   processes.agree(json.dumps(resolved), '--config')
   versions = {name: importlib.metadata.version(name) for name in PACKAGES}
   if processes.is_first():
@@ -218,11 +207,36 @@ def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
   processes.agree(seen, f'{path}, which must be on a file system that all share,')
 
 
+def hold_against(
+  config: ml_collections.ConfigDict, path: Path, may_change: tuple[str, ...] = MAY_CHANGE
+) -> None:
+  """Raises ValueError, with the difference, where the file at path records another config."""
+  if not path.exists():
+    return
+  now = flat(json.loads(config.to_json()))  # tuples become lists, as they are on disk
+  before = flat(json.loads(path.read_text())['config'])
+  changed = [
+    f'  {key}: {before.get(key, "(absent)")!r} → {now.get(key, "(absent)")!r}'
+    for key in sorted(before.keys() | now.keys())
+    if before.get(key) != now.get(key) and not key.startswith(may_change)
+  ]
+  if changed:
+    raise ValueError(
+      f'{path.parent} was made by another config; use a new --workdir, or undo:\n'
+      + '\n'.join(changed)
+    )
+
+
 def of_run(workdir: Path) -> ml_collections.ConfigDict:
   """The config that a run recorded; ValueError where there is no run."""
   path = Path(workdir) / 'config.json'
   if not path.exists():
     raise ValueError(f'--workdir={workdir} holds no run (no config.json): train one first.')
+  return read(path)
+
+
+def read(path: Path) -> ml_collections.ConfigDict:
+  """The config that a file records, locked."""
   resolved = _tuples(json.loads(path.read_text())['config'])
   resolved['train'] = ADDED | resolved['train']
   return ml_collections.ConfigDict(resolved, convert_dict=True).lock()
@@ -243,8 +257,9 @@ def _tuples(tree: Any) -> Any:
   return tuple(tree) if isinstance(tree, list) else tree
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+def flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Nested dicts as one, by dotted names."""
   items = {}
   for key, value in tree.items():
-    items |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+    items |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
   return items

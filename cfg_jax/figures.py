@@ -30,11 +30,11 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
 def chart(title: str, x_label: str, y_label: str, lines: Sequence[dict]) -> dict | None:
   """Geometry of one chart in WIDTH × HEIGHT units, for the template to draw.
 
-  A line is {'name', 'group', 'style', 'dashed', 'x', 'y', 'w'}; points that are not finite are
-  left out. None when no point is left.
+  A line is {'name', 'group', 'style', 'dashed', 'x', 'y', 'w'}; points whose x or y is not finite
+  are left out, and w is nan where there is none. None when no point is left.
   """
   lines = [
-    line | {'points': [p for p in zip(line['x'], line['y'], line['w']) if np.isfinite(p).all()]}
+    line | {'points': [p for p in zip(line['x'], line['y'], line['w']) if np.isfinite(p[:2]).all()]}
     for line in lines
   ]
   points = [p for line in lines for p in line['points']]
@@ -56,9 +56,12 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[dict]) -> dict
         'y': place_y(y),
         'w': f'{w:g}',
         'label': '',
-        'tip': f'{line["name"]}: w = {w:g}, {x_label} {x:.4g}, {y_label} {y:.4g}'
-        if x_label != 'w'
-        else f'{line["name"]}: w = {w:g}, {y_label} {y:.4g}',
+        'tip': f'{line["name"]}: '
+        + ', '.join(
+          f'{name} {value:.4g}'
+          for name, value in (('w =', w), (x_label, x), (y_label, y))
+          if name != 'w' and np.isfinite(value)
+        ),
       }
       for x, y, w in line['points']
     ]
@@ -77,29 +80,36 @@ def chart(title: str, x_label: str, y_label: str, lines: Sequence[dict]) -> dict
   }
 
 
-def charts(curves: Sequence[Curve], dataset: str, first: int = 0) -> list[dict]:
-  """IS over FD, FD over w and IS over w; the paper's curves beside FID-50k of its data sets.
+def with_papers(curves: Sequence[Curve], dataset: str) -> list[dict]:
+  """Lines of 'w', 'fd', 'is': ours, and beside FID-50k the paper's and other models'.
 
-  `first` numbers the lines on from an earlier panel's, so that each has a `group` of its own.
+  A line of the paper has the style of ours with its setting, or None; another model's is a point
+  without w.
   """
-  distance = curves[0].distance
   lines = [
     {'name': c.name, 'style': j, 'dashed': False, 'w': c.w, 'fd': c.fd, 'is': c.inception_score}
     for j, c in enumerate(curves)
   ]
-  for p in paper.curves(dataset) if distance == 'FID-50k' else ():
+  if curves[0].distance != 'FID-50k':
+    return lines
+  for p in paper.curves(dataset):
     match = [j for j, c in enumerate(curves) if c.settings.get(p.field) == p.value]
-    lines.append(
-      {
-        'name': f'paper, {p.field} = {p.value:g}',
-        'style': match[0] if match else None,
-        'dashed': True,
-        'w': p.w,
-        'fd': p.fid,
-        'is': p.inception_score,
-      }
-    )
-  lines = [line | {'group': j} for j, line in enumerate(lines, start=first)]
+    name, style = f'paper, {p.field} = {p.value:g}', match[0] if match else None
+    values = {'w': p.w, 'fd': p.fid, 'is': p.inception_score}
+    lines.append({'name': name, 'style': style, 'dashed': True} | values)
+  for b in paper.baselines(dataset):
+    values = {'w': (math.nan,), 'fd': (b.fid,), 'is': (b.inception_score,)}
+    lines.append({'name': b.model, 'style': None, 'dashed': False} | values)
+  return lines
+
+
+def charts(curves: Sequence[Curve], dataset: str, first: int = 0) -> list[dict]:
+  """IS over FD, FD over w and IS over w, of ours and of the paper.
+
+  `first` numbers the lines on from an earlier panel's, so that each has a `group` of its own.
+  """
+  distance = curves[0].distance
+  lines = [line | {'group': j} for j, line in enumerate(with_papers(curves, dataset), start=first)]
   wanted = (
     (f'IS over {distance}', distance, 'IS', 'fd', 'is'),
     (f'{distance} over w', 'w', distance, 'w', 'fd'),
@@ -189,5 +199,33 @@ def write_png(workdir: Path, path: Path) -> None:
     axes[3].set_title(shown.name, fontsize=9)
     axes[3].tick_params(length=0, labelsize=8)
     axes[3].spines[:].set_visible(False)
+  figure.savefig(path, dpi=110, metadata={'Software': None})
+  plt.close(figure)
+
+
+def write_frontier(workdir: Path, path: Path) -> None:
+  """Figures 4 and 5: IS over FID, a curve for each setting, the paper's dashed in its colour.
+
+  Raises:
+    ValueError: `workdir` holds no evaluated cell.
+  """
+  import matplotlib
+
+  matplotlib.use('agg')
+  import matplotlib.pyplot as plt
+
+  curves = results.curves(results.read(workdir).cells)
+  distance, dataset = curves[0].distance, curves[0].settings['dataset']
+  alike = [c for c in curves if (c.distance, c.settings['dataset']) == (distance, dataset)]
+  figure, ax = plt.subplots(figsize=(6, 4.5), layout='constrained')
+  for line in with_papers(alike, dataset):
+    ax.plot(
+      *(line['fd'], line['is'], '--' if line['dashed'] else '-o'),
+      color='grey' if line['style'] is None else f'C{line["style"]}',
+      **{'markersize': 3, 'linewidth': 1.2, 'label': line['name']},
+    )
+  ax.set(xlabel=distance, ylabel='IS')
+  ax.spines[['top', 'right']].set_visible(False)
+  ax.legend(frameon=False, fontsize=8)
   figure.savefig(path, dpi=110, metadata={'Software': None})
   plt.close(figure)

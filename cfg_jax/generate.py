@@ -84,11 +84,17 @@ def sample_sets(config: ml_collections.ConfigDict, step: int) -> list[SampleSet]
   ]
 
 
-def generate(config: ml_collections.ConfigDict, workdir: Path, step: int | None = None) -> int:
+def generate(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  step: int | None = None,
+  indices: Sequence[int] | None = None,
+) -> int:
   """Draws what is missing of config.sample from the newest whole checkpoint (or that of `step`).
 
+  indices: those of each set that are drawn here, by default all; other jobs may draw others.
   Returns the checkpoint's step. Raises ValueError where the config is wrong or there is no whole
-  checkpoint. Beside the sets it leaves grid.png, rows = classes and columns = w, from one noise.
+  checkpoint. Beside whole sets it leaves grid.png, rows = classes and columns = w, from one noise.
   Of several processes (see `processes`), each draws a share of the images on its own devices.
   """
   config_lib.validate(config, jax.device_count())
@@ -97,13 +103,15 @@ def generate(config: ml_collections.ConfigDict, workdir: Path, step: int | None 
   step, params = load_params(config, workdir, step, mesh)
   sets = sample_sets(config, step)
   n = config.sample.num_samples
-  missing = [(s, i) for s in sets for i in sorted(set(range(n)) - s.present(workdir))]
+  wanted = set(range(n) if indices is None else indices)
+  missing = [(s, i) for s in sets for i in sorted(wanted - s.present(workdir))]
   processes.wait('all have seen what is missing')
   if share := processes.share(missing):
-    total = n * len(sets) - len(missing) + len(share)
+    total = len(wanted) * len(sets) - len(missing) + len(share)
     _draw(config, workdir, share, params, mesh, total)
   processes.wait('all is drawn')
-  if missing and processes.is_first():
+  whole = indices is None and (missing or not grid_path(sets, workdir).exists())
+  if whole and processes.is_first():
     write_grid(sets, workdir, n, config_lib.dataset_of(config).num_classes)
   return step
 
@@ -175,6 +183,11 @@ def load_params(
   return int(restored[0]['step']), restored[0][name]
 
 
+def grid_path(sets: Sequence[SampleSet], workdir: Path) -> Path:
+  """Where the grid of sets that differ in w alone lies."""
+  return Path(workdir) / Path(sets[0].path).parent / 'grid.png'
+
+
 def write_grid(sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: int) -> None:
   """grid.png beside the sets: rows = the first image of up to ten classes, columns = w."""
   columns = []
@@ -190,7 +203,7 @@ def write_grid(sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: in
   scale = max(1, 32 // (grid.shape[1] // len(columns)))  # small images, legible
   grid = grid.repeat(scale, axis=0).repeat(scale, axis=1)
   image = Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid)
-  image.save(Path(workdir) / Path(sets[0].path).parent / 'grid.png')
+  image.save(grid_path(sets, workdir))
 
 
 def define_flags() -> None:

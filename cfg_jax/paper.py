@@ -11,6 +11,14 @@ TABLES = {
 }
 
 
+class Baseline(NamedTuple):
+  """Another model's FID and IS, from the same table."""
+
+  model: str
+  fid: float
+  inception_score: float
+
+
 class PaperCurve(NamedTuple):
   """One column of a table: FID and IS of 50 000 samples for each w, at `field` = `value` and v."""
 
@@ -28,8 +36,7 @@ def curves(dataset: str) -> tuple[PaperCurve, ...]:
   if dataset not in TABLES:
     return ()
   file, table, field, letter, v = TABLES[dataset]
-  with (resources.files('cfg_jax') / 'paper' / file).open(encoding='utf-8', newline='') as f:
-    rows = list(csv.DictReader(f))
+  rows = _rows(file)
 
   def column(name: str) -> tuple[float, ...]:
     return tuple(float(row[name]) for row in rows)
@@ -47,3 +54,18 @@ def curves(dataset: str) -> tuple[PaperCurve, ...]:
     )
     for head in heads
   )
+
+
+def baselines(dataset: str) -> tuple[Baseline, ...]:
+  """The other models that the table of a data set names with both FID and IS."""
+  number = TABLES[dataset][1].removeprefix('Table ') if dataset in TABLES else None
+  return tuple(
+    Baseline(row['model'], float(row['fid']), float(row['is']))
+    for row in _rows('baselines.csv')
+    if row['table'] == number and row['is']
+  )
+
+
+def _rows(file: str) -> list[dict]:
+  with (resources.files('cfg_jax') / 'paper' / file).open(encoding='utf-8', newline='') as f:
+    return list(csv.DictReader(f))

@@ -156,14 +156,9 @@ def show(
   mfu: float,
 ) -> None:
   """Prints the plan. Raises ValueError for a wrong config, device, number of devices or mfu."""
-  if device not in devices.DEVICES:
-    raise ValueError(f'--plan.device={device} is none of {", ".join(devices.DEVICES)}.')
-  if num_devices < 1:
-    raise ValueError(f'--plan.devices={num_devices} must be at least 1.')
-  if not 0 < mfu <= 1:
-    raise ValueError(f'--plan.mfu={mfu} is a share of the peak: above 0, at most 1.')
+  kind = _checked(device, num_devices, mfu)
   config_lib.validate(config, num_devices)
-  kind, network = devices.DEVICES[device], config_lib.network_of(config)
+  network = config_lib.network_of(config)
   peak = kind.peak_flops(network.dtype)
   units = kind.float32_is if network.dtype == 'float32' else network.dtype
   print(
@@ -175,6 +170,16 @@ def show(
   _show_flops(config, flops)
   _show_hours(config, flops, num_devices, peak * mfu)
   _show_memory(config, optimizer, train_step, kind, num_devices)
+
+
+def _checked(device, num_devices, mfu):
+  if device not in devices.DEVICES:
+    raise ValueError(f'--plan.device={device} is none of {", ".join(devices.DEVICES)}.')
+  if num_devices < 1:
+    raise ValueError(f'--plan.devices={num_devices} must be at least 1.')
+  if not 0 < mfu <= 1:
+    raise ValueError(f'--plan.mfu={mfu} is a share of the peak: above 0, at most 1.')
+  return devices.DEVICES[device]
 
 
 def _show_parameters(network):
@@ -246,9 +251,24 @@ def _show_memory(config, optimizer, train_step, kind, num_devices):
 def define_flags() -> None:
   """--plan, and what it is asked of."""
   flags.DEFINE_boolean('plan', False, 'Says what the config costs, and does nothing.')
+  define_device_flags()
+
+
+def define_device_flags() -> None:
+  """What hours are counted for."""
   flags.DEFINE_string('plan.device', 'h100', f'One of {", ".join(devices.DEVICES)}.')
   flags.DEFINE_integer('plan.devices', 8, 'How many of them.')
   flags.DEFINE_float('plan.mfu', 0.4, "The share of the devices' peak that reaches the model.")
+
+
+def device_of_flags() -> tuple[devices.Device, int, float]:
+  """The device that hours are counted for, how many of them, and the share of their peak."""
+  device, num_devices, mfu = _device_flags()
+  return _checked(device, num_devices, mfu), num_devices, mfu
+
+
+def _device_flags():
+  return (flags.FLAGS[f'plan.{name}'].value for name in ('device', 'devices', 'mfu'))
 
 
 def main(
@@ -257,9 +277,7 @@ def main(
   train_step: Callable,
 ) -> None:
   """The command, from the flags."""
-  device, num_devices, mfu = (
-    flags.FLAGS[f'plan.{name}'].value for name in ('device', 'devices', 'mfu')
-  )
+  device, num_devices, mfu = _device_flags()
   show(config, optimizer, train_step, device=device, num_devices=num_devices, mfu=mfu)
 
 

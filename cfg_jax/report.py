@@ -98,19 +98,20 @@ def _panels(curves: list[Curve]) -> list[dict]:
   panels, first = [], 0
   for (dataset, distance), group in groups.items():
     theirs = paper.curves(dataset)
+    charts = figures.charts(group, dataset, first)
     tables = [{'name': c.name, 'rows': beside_paper(c, theirs)} for c in group]
     panels.append(
       {
         'dataset': dataset,
         'distance': distance,
         'findings': findings(group),
-        'charts': figures.charts(group, dataset, first),
+        'charts': charts,
         'paper_table': theirs[0].table if theirs else None,
         'paper_field': theirs[0].field if theirs else None,
         'beside': [t for t in tables if t['rows']],
       }
     )
-    first += len(group) + len(theirs)
+    first += len(charts[0]['lines']) if charts else 0
   return panels
 
 

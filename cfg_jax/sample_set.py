@@ -54,17 +54,30 @@ class SampleSet:
       np.savez_compressed(f, images=images, labels=labels, indices=indices)
     part.rename(file)
 
-  def read(self, workdir: Path, n: int):
-    """Yields (images, labels) of indices 0 … n − 1 in order, a file at a time.
+  def read(self, workdir: Path, n: int, batch_size: int = 500):
+    """Yields (images, labels) of indices 0 … n − 1 in order, batch_size at a time.
 
+    Batches do not depend on how the images came to lie in files: sums over them round alike.
     Raises ValueError where some are missing or a file is damaged.
     """
+    held, done, yielded = [], 0, 0
+    for images, labels in self._read_files(workdir, n):
+      held.append((images, labels))
+      done += len(images)
+      while done - yielded >= batch_size or done == n > yielded:
+        images, labels = (np.concatenate(parts) for parts in zip(*held))
+        yield images[:batch_size], labels[:batch_size]
+        held = [(images[batch_size:], labels[batch_size:])]
+        yielded += len(images[:batch_size])
+    if done < n:
+      raise ValueError(f'{Path(workdir) / self.path} has {done} of {n} samples: generate the rest.')
+
+  def _read_files(self, workdir, n):
+    """What there is of (images, labels) 0 … n − 1 up to the first gap, a file at a time."""
     done = 0
     for file in self._files(workdir):
-      if done == n:
-        return
-      if int(file.stem.split('-')[0]) > done:
-        break  # a gap: what comes after it is not image `done`
+      if done == n or int(file.stem.split('-')[0]) > done:
+        return  # what comes after a gap is not image `done`
       try:
         with np.load(file) as arrays:
           take = (arrays['indices'] >= done) & (arrays['indices'] < n)
@@ -73,8 +86,6 @@ class SampleSet:
         raise ValueError(f'{file} is damaged ({error}): remove it and generate it again.') from None
       done += len(images)
       yield images, labels
-    if done < n:
-      raise ValueError(f'{Path(workdir) / self.path} has {done} of {n} samples: generate the rest.')
 
   def _files(self, workdir):
     return sorted((Path(workdir) / self.path).glob('*-*.npz'))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cfg_jax import config as config_lib
-from cfg_jax import generate, sharding, train, train_state
+from cfg_jax import evaluate, generate, sharding, train, train_state
 from cfg_jax.sample_set import SampleSet
 from tests.conftest import TINY, load_config, run
 
@@ -87,6 +87,36 @@ def test_a_gap_is_an_error_and_not_the_images_behind_it(trained, config, tmp_pat
     sample_set.write(tmp_path, first, images + first, labels)
   with pytest.raises(ValueError, match='has 4 of 8 samples'):
     list(sample_set.read(tmp_path, 8))
+
+
+def test_parts_drawn_by_several_jobs_give_the_numbers_of_the_whole(trained, config, tmp_path):
+  """Every number of a cell is the same, to the last bit, from one job and from three."""
+  (tmp_path / trained.name).mkdir()
+  split = tmp_path / trained.name
+  (split / 'checkpoints').symlink_to(trained / 'checkpoints')
+  step = generate.generate(config, trained)
+  for part in (range(13, 20), range(6), range(6, 13)):  # in any order
+    with pytest.raises(ValueError, match='of 20 samples'):
+      evaluate.evaluate(config, split, step)
+    generate.generate(config, split, step, part)
+  for folder in (trained, split):
+    evaluate.evaluate(config, folder, step)
+  lines = [(folder / 'evals.jsonl').read_text() for folder in (trained, split)]
+  assert lines[0] == lines[1] and lines[0].count('\n') == 2
+
+
+@pytest.mark.parametrize('cuts', ((0, 33), (0, 7, 9, 20, 33), (0, 1, 2, 33)))
+def test_batches_read_do_not_depend_on_the_files(tmp_path, cuts):
+  sample_set = SampleSet(1, True, 4, 0.3, True, 0, 'balanced', 1.0)
+  for first, stop in zip(cuts, cuts[1:]):
+    i = np.arange(first, stop)
+    sample_set.write(tmp_path, first, i.astype(np.uint8)[:, None], i)
+  for n in (1, 10, 33):
+    for size in (1, 5, 10, 40):
+      batches = list(sample_set.read(tmp_path, n, size))
+      assert [len(x) for x, _ in batches] == [min(size, n - k) for k in range(0, n, size)]
+      for j in (0, 1):
+        np.testing.assert_array_equal(np.concatenate([b[j].ravel() for b in batches]), np.arange(n))
 
 
 def test_labels():

@@ -471,6 +471,11 @@ def test_paper_tables():
   assert (first.w[1], first.fid[1], first.inception_score[-1]) == (0.1, 1.55, 260.2)
   assert [c.value for c in paper.curves('imagenet128')] == [128, 256, 1024]
   assert paper.curves('digits') == ()
+  assert paper.baselines('imagenet64') == (('CDM', 1.48, 67.95),)
+  assert [b.model for b in paper.baselines('imagenet128')] == [
+    *('BigGAN-deep, max IS', 'BigGAN-deep', 'CDM', 'LOGAN')
+  ]
+  assert paper.baselines('digits') == ()
 
 
 # A line of evals.jsonl as `evaluate` writes it of 50 000 samples with the public weights.
@@ -497,6 +502,24 @@ def test_ours_beside_the_paper(tmp_path):
   assert page.text.count('paper, p_uncond = ') >= 3 and 'Beside the paper’s Table 1' in page.text
   drawn = [a for a in page.all('path') if a.get('class') == 'line dashed' and len(a['d']) > 50]
   assert len(drawn) == 3 * 3
+  # Another model is a point of the frontier, and of that chart only.
+  [point] = [g for g in page.all('g') if 'CDM' in g.get('data-tip', '')]
+  assert point['data-tip'] == 'CDM: FID-50k 1.48, IS 67.95'
+
+
+def test_figures_4_and_5_hold_ours_and_the_papers(tmp_path):
+  for p in (0.1, 0.5):
+    write_run(tmp_path, f'p={p}', p, dataset='imagenet64', distance='FID-50k')
+  found = results.curves(results.read(tmp_path).cells)
+  lines = {line['name']: line for line in figures.with_papers(found, 'imagenet64')}
+  assert [*lines] == [c.name for c in found] + [
+    *(f'paper, p_uncond = {p}' for p in (0.1, 0.2, 0.5)),
+    'CDM',
+  ]
+  assert lines['paper, p_uncond = 0.5']['style'] == 1  # that of ours with its setting
+  assert lines['paper, p_uncond = 0.2']['style'] is None
+  figures.write_frontier(tmp_path, tmp_path / 'figure4.png')
+  assert min(Image.open(tmp_path / 'figure4.png').size) > 300
 
 
 def test_the_papers_value_of_the_same_cell_is_beside_ours(tmp_path):

@@ -1,0 +1,15 @@
+"""Table 1: FID and IS on ImageNet 64×64 for p_uncond ∈ {0.1, 0.2, 0.5} and 14 values of w.
+
+  python -m experiments.table1_imagenet64 --workdir /shared/runs/imagenet64 --dry_run
+    [--cluster slurm --slurm.partition=gpu --slurm.gpus_per_node=8 --slurm.nodes=4]
+
+A sweep (see `experiments.sweep`, whose flags it takes) over configs/imagenet64.py, which says its
+cost first. The report has the table beside the paper's.
+"""
+
+from cfg_jax import cli
+from experiments import sweep
+
+if __name__ == '__main__':
+  sweep.define_flags('imagenet64', ['train.p_uncond=0.1,0.2,0.5'])
+  cli.run(lambda argv: sweep.sweep(shows_cost=True))

@@ -1,0 +1,15 @@
+"""Table 2: FID and IS on ImageNet 128×128 for T ∈ {128, 256, 1024} and 14 values of w, one model.
+
+  python -m experiments.table2_imagenet128_steps --workdir /shared/runs/imagenet128 --dry_run
+    [--cluster slurm --slurm.partition=gpu --slurm.gpus_per_node=8 --slurm.nodes=4]
+
+A sweep (see `experiments.sweep`, whose flags it takes) over configs/imagenet128.py, which says its
+cost first. The report has the table beside the paper's.
+"""
+
+from cfg_jax import cli
+from experiments import sweep
+
+if __name__ == '__main__':
+  sweep.define_flags('imagenet128', ['sample.num_steps=128,256,1024'])
+  cli.run(lambda argv: sweep.sweep(shows_cost=True))
