@@ -184,9 +184,12 @@ def test_microbatches_keep_the_order_of_the_losses():
   assert grads == np.arange(12).sum() / 3
 
 
+@pytest.mark.parametrize(('bad', 'log_every', 'logs'), [(7, 2, [2, 4, 6]), (8, 5, [5])])
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_saves_nothing(
-  tiny, tmp_path, monkeypatch
+  tiny, tmp_path, monkeypatch, bad, log_every, logs
 ):
+  """Also at a step that is saved and not logged."""
+  tiny.train.log_every = log_every
   make = train.make_train_step
 
   def poisoned(config, optimizer):
@@ -194,15 +197,15 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_saves_nothing(
 
     def poisoned_step(state, batch):
       state, metrics = step(state, batch)
-      return state, metrics | {'loss': jnp.where(state.step == 7, jnp.nan, metrics['loss'])}
+      return state, metrics | {'loss': jnp.where(state.step == bad, jnp.nan, metrics['loss'])}
 
     return poisoned_step
 
   monkeypatch.setattr(train, 'make_train_step', poisoned)
-  with pytest.raises(FloatingPointError, match='loss is nan at step 7'):
+  with pytest.raises(FloatingPointError, match=f'loss is nan at step {bad}'):
     train.train(tiny, tmp_path)
   assert Checkpoints(tmp_path).steps() == [4]
-  assert [line['step'] for line in logged(tmp_path)] == [2, 4, 6]
+  assert [line['step'] for line in logged(tmp_path)] == logs
 
 
 def test_ema_and_warm_up(tiny):
