@@ -238,7 +238,8 @@ def of_run(workdir: Path) -> ml_collections.ConfigDict:
 def read(path: Path) -> ml_collections.ConfigDict:
   """The config that a file records, locked."""
   resolved = _tuples(json.loads(path.read_text())['config'])
-  resolved['train'] = ADDED | resolved['train']
+  for name, value in ADDED.items():
+    resolved['train'].setdefault(name, value)
   return ml_collections.ConfigDict(resolved, convert_dict=True).lock()
 
 

@@ -45,7 +45,7 @@ def follow(
       if step in _steps(workdir):
         raise
       continue  # training has removed it, having saved newer ones
-    evaluate(config, workdir, step, reference_path)
+    evaluate(config, workdir, step, reference_path=reference_path)
 
 
 def _steps(workdir):

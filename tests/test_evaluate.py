@@ -1,5 +1,6 @@
 """Evaluation of the digits: a good classifier, numbers that are what they say, none redone."""
 
+import functools
 import json
 import shutil
 
@@ -134,6 +135,8 @@ def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, ca
       return super().__call__(images)
 
   monkeypatch.setattr(features, 'SAVE_SECONDS', -1)
+  small = functools.partialmethod(SampleSet.read, batch_size=10)
+  monkeypatch.setattr(SampleSet, 'read', small)
   (images, labels), _ = train_digits_classifier.split()
   for sample_set in generate.sample_sets(tiny, 0):
     for i in (0, 10):

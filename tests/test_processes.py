@@ -62,6 +62,7 @@ def two(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_curve_of_one_which_can_go_on(two, tmp_path):
   straight, resumed = tmp_path / 'straight', tmp_path / 'resumed'
   shutil.copytree(two, resumed)
@@ -78,6 +79,7 @@ def test_two_processes_give_the_curve_of_one_which_can_go_on(two, tmp_path):
   assert np.ptp(curves[0]) > 0.01  # a curve, not a constant
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_after_the_same_step(two, tmp_path):
   changes = CHANGES | {'train.num_steps': 100_000, 'train.checkpoint_every': 100_000}
   both = start_all('cfg_jax.train', *tiny_flags(tmp_path, two / 'data', **changes))
@@ -90,6 +92,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(two, tmp_path):
   assert [line['step'] for line in logged(tmp_path)] == list(range(1, step + 1))
 
 
+@pytest.mark.slow
 def test_two_processes_draw_what_one_draws(two, tmp_path):
   (tmp_path / 'checkpoints').symlink_to(two / 'checkpoints')
   config = config_lib.of_run(two)

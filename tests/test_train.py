@@ -122,6 +122,7 @@ def test_one_and_eight_devices_give_one_loss_curve(tmp_path, data_dir):
   assert np.ptp(curves[0]) > 0.01  # a curve, not a constant
 
 
+@pytest.mark.slow
 def test_microbatches_move_no_sample_and_the_optimizers_state_is_shared_out():
   done = run('tests.on_devices', JAX_NUM_CPU_DEVICES='8')
   assert done.returncode == 0, done.stderr
