@@ -48,7 +48,7 @@ def test_a_checkpoint_that_goes_while_it_is_read_is_left_for_a_newer_one(
       raise ValueError('No whole checkpoint.')
 
   monkeypatch.setattr(follow, 'generate', vanishing)
-  monkeypatch.setattr(follow, 'evaluate', lambda *args: drawn.append('evaluated'))
+  monkeypatch.setattr(follow, 'evaluate', lambda *args, **kwargs: drawn.append('evaluated'))
   sleep = lambda seconds: train.train(tiny, tmp_path)  # noqa: E731
   monkeypatch.setattr(follow, 'time', types.SimpleNamespace(sleep=sleep))
   follow.follow(config_lib.of_run(tmp_path), tmp_path)
