@@ -85,7 +85,7 @@ def test_another_config_is_refused_and_more_of_the_grid_is_not(tiny, tmp_path):
   check(tiny, 'train.p_uncond=0.1', 'train.learning_rate=1e-4')
   read, read_axes = grid.read(tmp_path)
   assert read_axes == {'train.p_uncond': [0.1]}
-  assert grid.runs_of(read, read_axes)[0].config.to_json() == run.config.to_json()
+  assert grid.runs_of(read, read_axes)[0].config.to_dict() == run.config.to_dict()
 
   other = load_config('digits', **TINY, **{'data.dir': tiny.data.dir, 'train.learning_rate': 1e-4})
   before = {p: p.read_bytes() for p in tmp_path.rglob('*.json')}
