@@ -21,6 +21,12 @@ class LackingArray(ValueError):
   """A whole checkpoint that never held an array asked for, as an import holds EMA alone."""
 
 
+def steps_on_disk(workdir: Path) -> list[int]:
+  """The steps of a run's finished checkpoints, whole or not, in increasing order."""
+  folders = (Path(workdir) / 'checkpoints').glob('*')
+  return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
+
+
 class Checkpoints:
   """The checkpoints `<workdir>/checkpoints/<step>/`, of which the newest `keep` are kept.
 
@@ -43,8 +49,8 @@ class Checkpoints:
     )
 
   def steps(self) -> list[int]:
-    """The steps on disk, whole or not, in increasing order."""
-    return sorted(self._manager.all_steps())
+    """See `steps_on_disk`."""
+    return steps_on_disk(self._folder.parent)
 
   def save(self, step: int, state: Any, extra: dict) -> None:
     """Starts to save; state may be donated once this returns. Raises if the last save failed."""

@@ -27,11 +27,16 @@ def run(main: Callable[[list[str]], None]) -> None:
     sys.exit(2)
 
 
+def hush_libraries() -> None:
+  """Logs errors alone, but for what this package says, which is meant to be read."""
+  logging.set_verbosity(logging.ERROR)  # Orbax tells each save in forty lines, TFDS worries
+  python_logging.getLogger('cfg_jax').setLevel('INFO')
+
+
 def _parse(argv: list[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
-    logging.set_verbosity(logging.ERROR)  # Orbax tells each save in forty lines, TFDS worries
-    python_logging.getLogger('cfg_jax').setLevel('INFO')  # what we say is meant to be read
+    hush_libraries()
     return rest
   except (flags.Error, AttributeError, KeyError, TypeError) as error:
     # config_flags raises the last three for an unknown field or a value of the wrong type.

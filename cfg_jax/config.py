@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cfg_jax import datasets, embedding, processes, unet
+from cfg_jax.evaluation.extractors import EXTRACTORS
 
 # A resumed run may change these: they decide nothing that a checkpoint holds. (`sample` and
 # `evaluate` are part of what samples and evaluations are called on disk.)
@@ -109,9 +110,9 @@ def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
       )
 
   check(
-    config.evaluate.extractor in ('digits', 'inception'),
+    config.evaluate.extractor in EXTRACTORS,
     'evaluate.extractor',
-    "must be 'digits' or 'inception'",
+    f'must be {" or ".join(map(repr, EXTRACTORS))}',
   )
 
   try:

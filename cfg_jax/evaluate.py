@@ -24,15 +24,13 @@ from absl import flags
 
 from cfg_jax import cli, generate, sharding
 from cfg_jax import config as config_lib
-from cfg_jax.checkpoint import Checkpoints
+from cfg_jax.checkpoint import steps_on_disk
 from cfg_jax.evaluation import external, features
-from cfg_jax.evaluation.digits import DigitsExtractor
+from cfg_jax.evaluation.extractors import EXTRACTORS
 from cfg_jax.evaluation.features import Extractor
 from cfg_jax.evaluation.inception import Inception
 from cfg_jax.progress import Progress
 from cfg_jax.sample_set import SampleSet
-
-EXTRACTORS = {'digits': DigitsExtractor, 'inception': Inception}
 
 
 def evaluate(
@@ -166,7 +164,7 @@ def main(argv: list[str]) -> None:
 def _of_run(given: flags.FlagValues) -> None:
   config, workdir = generate.config_from_flags(), Path(given.workdir)
   sharding.setup_jax(config.sample.batch_size)
-  steps = Checkpoints(workdir).steps()
+  steps = steps_on_disk(workdir)
   if not steps:
     raise ValueError(f'{workdir} has no checkpoint: train first.')
   evaluate(

@@ -17,7 +17,7 @@ from absl import flags
 
 from cfg_jax import cli, sharding
 from cfg_jax import config as config_lib
-from cfg_jax.checkpoint import Checkpoints
+from cfg_jax.checkpoint import steps_on_disk
 from cfg_jax.evaluate import evaluate
 from cfg_jax.generate import config_from_flags, define_flags, generate
 
@@ -34,7 +34,7 @@ def follow(
   config_lib.validate(config, jax.device_count())
   step = None
   while step is None or step < config_lib.of_run(workdir).train.num_steps:
-    newest = max(_steps(workdir), default=None)
+    newest = max(steps_on_disk(workdir), default=None)
     if newest == step:
       time.sleep(SECONDS)
       continue
@@ -42,17 +42,10 @@ def follow(
     try:
       generate(config, workdir, step)
     except ValueError:
-      if step in _steps(workdir):
+      if step in steps_on_disk(workdir):
         raise
       continue  # training has removed it, having saved newer ones
     evaluate(config, workdir, step, reference_path=reference_path)
-
-
-def _steps(workdir):
-  checkpoints = Checkpoints(workdir)
-  steps = checkpoints.steps()
-  checkpoints.close()
-  return steps
 
 
 def main(argv: list[str]) -> None:

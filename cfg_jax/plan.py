@@ -61,15 +61,19 @@ def image_flops(config: ml_collections.ConfigDict) -> ImageFlops:
 
   A guided ε̃ is two network calls.
   """
-  network = config_lib.network_of(config)
-  plain = dataclasses.replace(network, remat=False)
+  return ImageFlops(
+    forward_flops(config),
+    train_flops(config, remat=False),
+    train_flops(config, remat=True) if config.model.remat else None,
+  )
+
+
+def forward_flops(config: ml_collections.ConfigDict) -> costs.Flops:
+  """The FLOPs of one call of the network for one image."""
+  network = dataclasses.replace(config_lib.network_of(config), remat=False)
   params, (x, c) = _abstract_params(network), _abstract_batch(network, 1)
   lam = jax.ShapeDtypeStruct((1,), jnp.float32)
-  return ImageFlops(
-    costs.count_flops(_apply_fn(plain), params, x, lam, c),
-    train_flops(config, remat=False),
-    train_flops(config, remat=True) if network.remat else None,
-  )
+  return costs.count_flops(_apply_fn(network), params, x, lam, c)
 
 
 def train_flops(config: ml_collections.ConfigDict, *, remat: bool) -> costs.Flops:

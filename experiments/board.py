@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from cfg_jax.checkpoint import steps_on_disk
 from cfg_jax.evaluation import external
 from cfg_jax.generate import sample_sets
-from experiments.grid import Run, Sampling, checkpoint_steps
+from experiments.grid import Run, Sampling
 
 
 class Look(NamedTuple):
@@ -34,8 +35,7 @@ class Look(NamedTuple):
 def look(workdir: Path, run: Run) -> Look:
   """Reads the files of one run."""
   folder, train = workdir / run.name, run.config.train
-  checkpoints = checkpoint_steps(folder)
-  trained = max(checkpoints, default=0) >= train.num_steps
+  trained = max(steps_on_disk(folder), default=0) >= train.num_steps
   step, note = (train.num_steps, '') if trained else _training(folder, train)
   images = num_images = calls = cells = num_cells = 0
   for sampling in run.samplings:
@@ -52,7 +52,7 @@ def look(workdir: Path, run: Run) -> Look:
 
 def _training(folder, train):
   """The last logged step, and a few words on it."""
-  lines = _json_lines(folder / 'metrics.jsonl')
+  lines = json_lines(folder / 'metrics.jsonl')
   if not lines:
     return 0, ''
   last = lines[-1]
@@ -73,13 +73,14 @@ def evaluated(folder: Path, sampling: Sampling) -> list[dict]:
   ours |= {'dataset': config.data.name, 'metric_settings': external.METRIC_SETTINGS}
   paths = {s.path for s in sample_sets(config, sampling.step)}
   lines = {}
-  for line in _json_lines(folder / 'evals.jsonl'):
+  for line in json_lines(folder / 'evals.jsonl'):
     if line.get('samples') in paths and ours.items() <= line.items():
       lines[line['samples']] = line
   return list(lines.values())
 
 
-def _json_lines(path):
+def json_lines(path: Path) -> list[dict]:
+  """The lines of a file that others append to, without one that is not yet whole."""
   if not path.exists():
     return []
   return [

@@ -6,17 +6,7 @@ Table 1's sweep at 41 values of w; in its work directory the models, and the sam
 own w, are there already. Ends with figure4.png, the paper's values beside ours.
 """
 
-from cfg_jax import cli, figures
 from experiments import sweep
 
-
-def main(argv: list[str]) -> None:
-  """The command."""
-  del argv
-  workdir = sweep.sweep(shows_cost=True)
-  figures.write_frontier(workdir, workdir / 'figure4.png')
-
-
 if __name__ == '__main__':
-  sweep.define_flags('imagenet64', ['train.p_uncond=0.1,0.2,0.5', sweep.EVERY_W])
-  cli.run(main)
+  sweep.run_papers('imagenet64', 'train.p_uncond=0.1,0.2,0.5', sweep.EVERY_W, figure='figure4.png')

@@ -6,17 +6,9 @@ Table 2's sweep at 41 values of w; in its work directory the model, and the samp
 own w, are there already. Ends with figure5.png, the paper's values beside ours.
 """
 
-from cfg_jax import cli, figures
 from experiments import sweep
 
-
-def main(argv: list[str]) -> None:
-  """The command."""
-  del argv
-  workdir = sweep.sweep(shows_cost=True)
-  figures.write_frontier(workdir, workdir / 'figure5.png')
-
-
 if __name__ == '__main__':
-  sweep.define_flags('imagenet128', ['sample.num_steps=128,256,1024', sweep.EVERY_W])
-  cli.run(main)
+  sweep.run_papers(
+    'imagenet128', 'sample.num_steps=128,256,1024', sweep.EVERY_W, figure='figure5.png'
+  )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import ml_collections
 
 from cfg_jax import config as config_lib
+from cfg_jax.checkpoint import steps_on_disk
 from cfg_jax.generate import sample_sets
 
 Axes = dict[str, list]
@@ -145,7 +146,7 @@ def check_workdir(
     train = run.config.train
     saved = {*range(train.checkpoint_every, train.num_steps, train.checkpoint_every)}
     kept = {*sorted(saved | {train.num_steps})[-train.keep_checkpoints :]}
-    there = checkpoint_steps(workdir / run.name)
+    there = {*steps_on_disk(workdir / run.name)}
     for sampling in run.samplings:
       will_be = kept if max(there, default=0) < train.num_steps else set()
       if sampling.step not in will_be | there:
@@ -153,11 +154,6 @@ def check_workdir(
           f'step={sampling.step} of {run.name} is not among its checkpoints, '
           f'{sorted(will_be | there)}: see train.checkpoint_every and train.keep_checkpoints.'
         )
-
-
-def checkpoint_steps(folder: Path) -> set[int]:
-  """The steps of the finished checkpoints of a run."""
-  return {int(path.name) for path in folder.glob('checkpoints/*') if path.name.isdigit()}
 
 
 def write(workdir: Path, config: ml_collections.ConfigDict, axes: Axes) -> None:

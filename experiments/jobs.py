@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import submitit
-from absl import logging
 
-from cfg_jax import processes, sharding
+from cfg_jax import cli, processes, sharding
 from cfg_jax.evaluate import evaluate
 from cfg_jax.generate import generate
 from cfg_jax.train import train
@@ -114,7 +113,7 @@ class Job:
         raise
 
   def _work(self, environment):
-    logging.set_verbosity(logging.ERROR)
+    cli.hush_libraries()
     config, folder = self.run.config, self.workdir / self.run.name
     batch_sizes = {s.config.sample.batch_size for s in self.run.samplings}
     if self.stage == 'train':

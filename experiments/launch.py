@@ -184,9 +184,7 @@ def _recorded(workdir: Path) -> dict[str, str]:
 
 
 def _records(workdir: Path) -> list[dict]:
-  path = workdir / 'jobs' / 'jobs.jsonl'
-  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  return [json.loads(line) for line in lines if line.endswith('\n')]
+  return board.json_lines(workdir / 'jobs' / 'jobs.jsonl')
 
 
 def _record(workdir: Path, new: list[Job], ids: list[str], logs: Path, cluster: str) -> None:

@@ -9,8 +9,6 @@ Each model is a folder of the work directory. What is on disk is not done again,
 stopped, or killed, goes on where it was. At the end: report.html and report.csv. Logs are in jobs/.
 """
 
-import copy
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cfg_jax import cli, devices, plan
+from cfg_jax import cli, devices, figures, plan
 from cfg_jax import config as config_lib
 from experiments import board, grid, jobs, launch
 
@@ -85,13 +83,14 @@ def show_cost(
   rows, hours = [('model', 'steps', 'images', 'cells', 'PFLOP', 'hours')], 0.0
   counted = {}  # seconds for a large network
   for run in runs:
-    network = dataclasses.replace(config_lib.network_of(run.config), remat=False)
+    network = config_lib.network_of(run.config)
     if network not in counted:
-      counted[network] = plan.image_flops(_without_remat(run.config))
-    look, flops = board.look(workdir, run), counted[network]
+      training = plan.train_flops(run.config, remat=False)  # what remat repeats is not counted
+      counted[network] = training.compiler, plan.forward_flops(run.config).compiler
+    look, (training, forward) = board.look(workdir, run), counted[network]
     steps = 0 if look.trained else look.num_steps - look.step
-    work = steps * run.config.train.batch_size * flops.train.compiler
-    work += look.calls * flops.forward.compiler
+    work = steps * run.config.train.batch_size * training
+    work += look.calls * forward
     rate = count * kind.peak_flops(run.config.model.dtype) * mfu * 3600
     hours += work / rate
     left = steps, look.num_images - look.images, look.num_cells - look.cells
@@ -99,13 +98,6 @@ def show_cost(
   print('Still to do')
   print('\n'.join(board.table(rows)))
   print(f'{hours:.3g} hours in all on {count} × {kind.name} at {mfu:.0%} of the peak, unevaluated.')
-
-
-def _without_remat(config):
-  """The same config but for work that is done twice to save memory, and is not counted."""
-  config = copy.deepcopy(config)
-  config.model.remat = False
-  return config
 
 
 def sweep(shows_cost: bool = False) -> Path:
@@ -148,6 +140,22 @@ def sweep(shows_cost: bool = False) -> Path:
     raise SystemExit(1)
   print(f'{workdir / "report.html"}\n{workdir / "report.csv"}')
   return workdir
+
+
+def run_papers(config: str, *axes: str, figure: str | None = None) -> None:
+  """The command of a table or figure of the paper: a sweep that says its cost first.
+
+  config: of configs/; figure: the PNG that the frontier is drawn in, in the work directory.
+  """
+
+  def main(argv: list[str]) -> None:
+    del argv
+    workdir = sweep(shows_cost=True)
+    if figure:
+      figures.write_frontier(workdir, workdir / figure)
+
+  define_flags(config, axes)
+  cli.run(main)
 
 
 def main(argv: list[str]) -> None:

@@ -7,9 +7,7 @@ A sweep (see `experiments.sweep`, whose flags it takes) over configs/imagenet64.
 cost first. The report has the table beside the paper's.
 """
 
-from cfg_jax import cli
 from experiments import sweep
 
 if __name__ == '__main__':
-  sweep.define_flags('imagenet64', ['train.p_uncond=0.1,0.2,0.5'])
-  cli.run(lambda argv: sweep.sweep(shows_cost=True))
+  sweep.run_papers('imagenet64', 'train.p_uncond=0.1,0.2,0.5')

@@ -7,9 +7,7 @@ A sweep (see `experiments.sweep`, whose flags it takes) over configs/imagenet128
 cost first. The report has the table beside the paper's.
 """
 
-from cfg_jax import cli
 from experiments import sweep
 
 if __name__ == '__main__':
-  sweep.define_flags('imagenet128', ['sample.num_steps=128,256,1024'])
-  cli.run(lambda argv: sweep.sweep(shows_cost=True))
+  sweep.run_papers('imagenet128', 'sample.num_steps=128,256,1024')

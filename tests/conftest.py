@@ -1,6 +1,7 @@
 """What several tests share: a tiny config, and the commands as a user runs them."""
 
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from absl import flags
 
 from cfg_jax import cli
+from cfg_jax.evaluation.digits import DigitsExtractor
 
 ROOT = Path(__file__).parents[1]
 # Half the time of a test is compilation: XLA's quickest, for us and the commands we start.
@@ -82,6 +84,22 @@ def run(*argv: str, **env: str) -> subprocess.CompletedProcess:
   process = command(*argv, **env)
   out, err = process.communicate(timeout=300)
   return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+
+@pytest.fixture
+def interrupted() -> type[DigitsExtractor]:
+  """A digits extractor that counts images in `seen`; past `most` of them, Ctrl-C is pressed."""
+
+  class Interrupted(DigitsExtractor):
+    seen, most = 0, math.inf
+
+    def __call__(self, images):
+      Interrupted.seen += len(images)
+      if Interrupted.seen > Interrupted.most:
+        raise KeyboardInterrupt
+      return super().__call__(images)
+
+  return Interrupted
 
 
 @pytest.fixture

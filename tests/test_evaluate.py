@@ -122,18 +122,8 @@ def test_missing_samples_are_an_error(tiny, tmp_path):
     evaluate.evaluate(tiny, tmp_path, 4)
 
 
-def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, capsys, interrupted):
   """Killed at the second file of the second set: the first set's line and file are not redone."""
-
-  class Counting(DigitsExtractor):
-    seen, most = 0, np.inf
-
-    def __call__(self, images):
-      self.seen += len(images)
-      if self.seen > self.most:
-        raise KeyboardInterrupt
-      return super().__call__(images)
-
   monkeypatch.setattr(features, 'SAVE_SECONDS', -1)
   small = functools.partialmethod(SampleSet.read, batch_size=10)
   monkeypatch.setattr(SampleSet, 'read', small)
@@ -145,15 +135,14 @@ def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, ca
   straight = tmp_path / 'straight'
   shutil.copytree(tmp_path / 'samples', straight / 'samples')
   evaluate.evaluate(tiny, straight, 0)
-  killed = Counting()
-  killed.most = 35
+  interrupted.most = 35
   with pytest.raises(KeyboardInterrupt):
-    evaluate.evaluate(tiny, tmp_path, 0, extractor=killed)
+    evaluate.evaluate(tiny, tmp_path, 0, extractor=interrupted())
   assert len(lines(tmp_path)) == 1
   capsys.readouterr()
-  resumed = Counting()
-  evaluate.evaluate(tiny, tmp_path, 0, extractor=resumed)
-  assert resumed.seen == 10
+  interrupted.seen, interrupted.most = 0, np.inf
+  evaluate.evaluate(tiny, tmp_path, 0, extractor=interrupted())
+  assert interrupted.seen == 10
   assert f'evaluate {tmp_path.name}: 20/20 images' in capsys.readouterr().out
   assert [line | {'run': 'straight'} for line in lines(tmp_path)] == lines(straight)
   assert not list(tmp_path.rglob('*unfinished*'))

@@ -68,27 +68,18 @@ def test_samples_from_elsewhere_give_one_json_line_on_stdout(folder, call):
   assert 'quantisation: the samples have truncate, the reference' in done.stderr
 
 
-def test_samples_from_elsewhere_go_on_after_a_kill(folder, call, monkeypatch):
-  class Killed(DigitsExtractor):
-    seen, most = 0, np.inf
-
-    def __call__(self, images):
-      Killed.seen += len(images)
-      if Killed.seen > Killed.most:
-        raise KeyboardInterrupt
-      return super().__call__(images)
-
+def test_samples_from_elsewhere_go_on_after_a_kill(folder, call, monkeypatch, interrupted):
   monkeypatch.setattr(features, 'SAVE_SECONDS', -1)
   monkeypatch.setattr(external, 'BATCH', 10)
-  monkeypatch.setitem(evaluate.EXTRACTORS, 'digits', Killed)
+  monkeypatch.setitem(evaluate.EXTRACTORS, 'digits', interrupted)
   straight = json.loads(call(evaluate, *of_samples(folder)).stdout)
-  Killed.seen, Killed.most = 0, 25  # one image is looked at first
+  interrupted.seen, interrupted.most = 0, 25  # one image is looked at first
   with pytest.raises(KeyboardInterrupt):
     call(evaluate, *of_samples(folder))
   assert (folder / 'good.npz.unfinished').exists()
-  Killed.seen, Killed.most = 0, np.inf
+  interrupted.seen, interrupted.most = 0, np.inf
   assert json.loads(call(evaluate, *of_samples(folder)).stdout) == straight
-  assert Killed.seen == 11 and not (folder / 'good.npz.unfinished').exists()
+  assert interrupted.seen == 11 and not (folder / 'good.npz.unfinished').exists()
 
 
 class Malicious:

@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from experiments import grid
+from cfg_jax.checkpoint import steps_on_disk
 from tests.conftest import command, run, tiny_flags
 from tests.test_sweep import submissions, wait_until
 
@@ -96,11 +96,11 @@ def test_a_job_preempted_and_out_of_time_ends_after_requeues(tmp_path, data_dir)
   wait_until(lambda: step() >= 100)
   [job] = slurm('squeue', '--noheader', '--format=%i').split()
   slurm('scancel', '--signal=USR2', job)
-  [first] = wait_until(lambda: grid.checkpoint_steps(run_folder))
+  [first] = wait_until(lambda: steps_on_disk(run_folder))
   assert 100 <= first < 3000
   wait_until(lambda: step() > first)
   slurm('srun', '--partition=high', '--ntasks=2', 'true')
-  second = max(wait_until(lambda: grid.checkpoint_steps(run_folder) - {first}))
+  second = max(wait_until(lambda: set(steps_on_disk(run_folder)) - {first}))
   assert first < second < 3000
   out, err = launcher.communicate(timeout=500)
   assert launcher.returncode == 0, (out, err)

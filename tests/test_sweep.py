@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cfg_jax import devices, generate, plan, results
+from cfg_jax.checkpoint import steps_on_disk
 from experiments import board, grid, jobs, launch, sweep
 from tests.conftest import ROOT, command, run, tiny_flags
 
@@ -192,7 +193,7 @@ def test_ctrl_c_saves_and_goes_on(tmp_path, data_dir):
   os.killpg(process.pid, signal.SIGINT)
   assert process.wait(timeout=200) == 130
   assert not jobs.held(workdir / 'jobs' / 'p_uncond=0.1' / 'lock')
-  [saved] = grid.checkpoint_steps(workdir / 'p_uncond=0.1')
+  [saved] = steps_on_disk(workdir / 'p_uncond=0.1')
   assert 0 < saved < 2000
   done = run('experiments.sweep', *argv)
   assert done.returncode == 0, done.stderr
