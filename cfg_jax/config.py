@@ -22,7 +22,7 @@ MAY_CHANGE = (
   'train.checkpoint_every',
   'train.keep_checkpoints',
   'train.sample_every',
-  'train.microbatches',  # but for rounding, and for which units are dropped
+  'train.microbatches',  # but for rounding
   'train.shard_optimizer',  # but for rounding
   'sample',
   'evaluate',

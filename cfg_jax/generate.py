@@ -99,7 +99,7 @@ def generate(
   """
   config_lib.validate(config, jax.device_count())
   check_guidance(config, config.sample.w)
-  mesh = sharding.local_mesh()
+  mesh = sharding.data_mesh(jax.local_devices())
   step, params = load_params(config, workdir, step, mesh)
   sets = sample_sets(config, step)
   n = config.sample.num_samples

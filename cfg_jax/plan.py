@@ -291,8 +291,9 @@ def _loss_fn(config: ml_collections.ConfigDict, network: unet.UNetConfig) -> Cal
 
   def loss(params, x, c):
     k_loss, k_net = jax.random.split(jax.random.key(config.seed))
+    keys = jax.random.split(k_net, len(c)) if network.dropout else None
     return objective.loss(
-      functools.partial(apply, params, key=k_net if network.dropout else None),
+      functools.partial(apply, params, keys=keys),
       k_loss,
       x,
       c,

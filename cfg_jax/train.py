@@ -43,21 +43,27 @@ def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransforma
 
 
 def make_train_step(
-  config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation
+  config: ml_collections.ConfigDict,
+  optimizer: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
   """Algorithm 1, Adam and EMA as a pure function: (state, {'x', 'c'}) → (state, metrics).
 
   All randomness comes from config.seed and state.step, so a resumed run repeats it exactly. It is
-  drawn for the whole batch, so that train.microbatches changes no sample's λ, ε or label.
+  drawn for the whole batch, so that neither the devices of the mesh nor train.microbatches change
+  any sample's λ, ε, label or dropped units.
   """
   network = config_lib.network_of(config)
   apply = train_state.apply_fn(network)
   train, diffusion = config.train, config.diffusion
 
-  def loss_of(params, noisy, key):
-    eps_fn = functools.partial(apply, params, key=key if config.model.dropout else None)
+  def loss_of(params, noisy, keys):
+    eps_fn = functools.partial(apply, params, keys=keys if config.model.dropout else None)
     losses = objective.losses(eps_fn, noisy)
     return jnp.mean(losses), losses
+
+  gradient = in_microbatches(jax.grad(loss_of, has_aux=True), train.microbatches)
+  gradient = sharding.mean_over_devices(gradient, mesh)
 
   def train_step(state, batch):
     k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
@@ -70,8 +76,7 @@ def make_train_step(
       lambda_min=diffusion.lambda_min,
       lambda_max=diffusion.lambda_max,
     )
-    gradient = in_microbatches(jax.grad(loss_of, has_aux=True), train.microbatches)
-    grads, losses = gradient(state.params, noisy, k_net)
+    grads, losses = gradient(state.params, noisy, jax.random.split(k_net, len(batch['c'])))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params, state.ema, 1 - train.ema_decay)
@@ -88,23 +93,22 @@ def make_train_step(
 def in_microbatches(gradient: Callable, n: int) -> Callable:
   """The same function for batches of which the devices can hold the activations of an nth only.
 
-  gradient: (params, noisy, key) → (mean gradient, losses (B,)), called n times, with B/n samples
-  and another key (of dropout) each time.
+  gradient: (params, *samples) → (mean gradient, losses (B,)), called n times with B/n samples; the
+  samples are trees of arrays (B, …).
   """
   if n == 1:
     return gradient
 
-  def accumulated(params, noisy, key):
-    # Sample i goes to part i mod n: of each device's samples an nth, so that none moves.
-    parts = jax.tree.map(lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1), noisy)
+  def accumulated(params, *samples):
+    parts = jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), samples)
 
     def add(total, part):
       grads, losses = gradient(params, *part)
       return jax.tree.map(jnp.add, total, grads), losses
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    total, losses = jax.lax.scan(add, zeros, (parts, jax.random.split(key, n)))
-    return jax.tree.map(lambda g: g / n, total), losses.swapaxes(0, 1).reshape(-1)
+    total, losses = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda g: g / n, total), losses.reshape(-1)
 
   return accumulated
 
@@ -161,7 +165,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     )
     stack.callback(batches.close)
     train_step = jax.jit(
-      make_train_step(config, optimizer),
+      make_train_step(config, optimizer, mesh),
       in_shardings=(placed, split),
       out_shardings=(placed, everywhere),
       donate_argnums=0,
@@ -215,7 +219,8 @@ def main(argv: list[str]) -> None:
   config = config_lib.of_flags()
   if flags.FLAGS.plan:
     optimizer = make_optimizer(config.train)
-    plan.main(config, optimizer, make_train_step(config, optimizer))
+    one_device = sharding.data_mesh(jax.devices()[:1])
+    plan.main(config, optimizer, make_train_step(config, optimizer, one_device))
     return
   processes.start_by_flags()
   sharding.setup_jax(config.train.batch_size)

@@ -45,12 +45,12 @@ def shardings(state: TrainState, mesh: jax.sharding.Mesh, shard_optimizer: bool)
 
 
 def apply_fn(network: unet.UNetConfig):
-  """ε_θ as a pure function: (params, z, lam, c, key=None) → ε; see `unet.UNet.__call__`."""
+  """ε_θ as a pure function: (params, z, lam, c, keys=None) → ε; see `unet.UNet.__call__`."""
   graph, abstract = nnx.split(nnx.eval_shape(lambda: unet.UNet(network, nnx.Rngs(0))))
 
-  def apply(params, z, lam, c, key=None):
+  def apply(params, z, lam, c, keys=None):
     state = jax.tree.map(lambda x: x, abstract)
     nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(z, lam, c, key)
+    return nnx.merge(graph, state)(z, lam, c, keys)
 
   return apply

@@ -66,7 +66,7 @@ def benchmark(config: ml_collections.ConfigDict) -> None:
     'c': jax.device_put(jnp.zeros(batch_size, jnp.int32), split),
   }
   train_step = jax.jit(
-    train.make_train_step(config, optimizer),
+    train.make_train_step(config, optimizer, mesh),
     out_shardings=(everywhere, everywhere),
     donate_argnums=0,
   )

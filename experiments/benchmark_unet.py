@@ -21,7 +21,7 @@ from tests import adm_reference
 
 SIZES = {
   'small': adm_reference.ADM(  # that of configs/digits.py
-    8, 32, (1, 2), 1, (4,), 32, None, new_attention_order=True, num_classes=10, groups=16
+    8, 48, (1, 2), 1, (4,), 48, None, new_attention_order=True, num_classes=10, groups=16
   ),
   'adm64': adm_reference.ADM_64,
 }

@@ -41,7 +41,7 @@ def main() -> None:
       'c': jax.device_put(jnp.zeros(16, jnp.int32), split),
     }
     step = jax.jit(
-      train.make_train_step(config, optimizer),
+      train.make_train_step(config, optimizer, mesh),
       in_shardings=(placed, split),
       out_shardings=(placed, everywhere),
     )

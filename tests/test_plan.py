@@ -12,6 +12,8 @@ from cfg_jax import config as config_lib
 from cfg_jax import costs, devices, generate, plan, sharding, train, unet
 from tests.conftest import TINY, load_config, run
 
+ONE_DEVICE = sharding.data_mesh(jax.devices()[:1])
+
 
 def shape(*sizes, dtype=jnp.float32):
   return jax.ShapeDtypeStruct(sizes, dtype)
@@ -100,7 +102,7 @@ def test_remat_repeats_at_most_a_forward_pass(tiny):
 def test_the_whole_step_and_the_whole_sampler_do_what_the_plan_counts(tiny):
   flops, network = plan.image_flops(tiny), config_lib.network_of(tiny)
   optimizer = train.make_optimizer(tiny.train)
-  step = train.make_train_step(tiny, optimizer)
+  step = train.make_train_step(tiny, optimizer, ONE_DEVICE)
   state = jax.eval_shape(functools.partial(train.train_state.create, network, optimizer, 0))
   batch = {'x': shape(6, *network.image_shape), 'c': shape(6, dtype=jnp.int32)}
   assert products(costs.count_flops(step, state, batch)) == 6 * products(flops.train)
@@ -136,7 +138,7 @@ def test_memory_is_that_of_the_state_and_grows_with_the_images(tiny):
 @pytest.mark.slow
 def test_memory_against_the_compiler(tiny):
   optimizer = train.make_optimizer(tiny.train)
-  step, network = train.make_train_step(tiny, optimizer), config_lib.network_of(tiny)
+  step, network = train.make_train_step(tiny, optimizer, ONE_DEVICE), config_lib.network_of(tiny)
   few, many = 16, 256
   compiled = [plan.compiled_memory(network, optimizer, step, n) for n in (few, many)]
   counted = [sum(plan.count_memory(tiny, n).values()) for n in (few, many)]
@@ -182,7 +184,7 @@ def test_on_the_device_itself_the_compiler_is_asked(tiny, capsys, monkeypatch):
 
 def show(config, **kwargs):
   optimizer = train.make_optimizer(config.train)
-  plan.show(config, optimizer, train.make_train_step(config, optimizer), **kwargs)
+  plan.show(config, optimizer, train.make_train_step(config, optimizer, ONE_DEVICE), **kwargs)
 
 
 def last_number(text, row):
@@ -223,7 +225,7 @@ def test_the_command_needs_no_workdir_for_a_plan_only(tmp_path):
     *digits, '--plan', '--plan.device=l4', '--plan.devices=2', f'--config.data.dir={tmp_path}'
   )
   assert done.returncode == 0, done.stderr
-  assert '827,745' in done.stdout and '2 × NVIDIA L4' in done.stdout
+  assert '1,856,017' in done.stdout and '2 × NVIDIA L4' in done.stdout
   assert not list(tmp_path.iterdir())
   done = run(*digits)
   assert done.returncode == 2 and '--workdir' in done.stderr and 'Traceback' not in done.stderr
