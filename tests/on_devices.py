@@ -2,8 +2,9 @@
 
   JAX_NUM_CPU_DEVICES=8 python -m tests.on_devices
 
-Prints one JSON object: `collectives` of the step in two microbatches, by name; and, for each of the
-step's two placements, bytes on device 0 of each part of the state that a step has returned.
+Prints one JSON object: `collectives` of the step in two microbatches, by name; for each of the
+step's two placements, bytes on device 0 of each part of the state that a step has returned; and the
+largest error of a mean over the devices, of arrays large and small.
 """
 
 import functools
@@ -24,8 +25,23 @@ def bytes_on_device_0(part) -> int:
   return sum(s.data.nbytes for s in shards if s.device == device)
 
 
+def error_of_a_mean() -> float:
+  shapes = {'a': (3,), 'large': (sharding.SMALL,), 'm': (2, 5), 'n': (sharding.SMALL, 2), 'z': ()}
+  params = {name: jnp.full(shape, k + 1.0) for k, (name, shape) in enumerate(shapes.items())}
+  samples = jnp.arange(16.0)
+
+  def gradient(params, samples):
+    return jax.tree.map(lambda p: p * samples.mean(), params), 2 * samples
+
+  mean = jax.jit(sharding.mean_over_devices(gradient, sharding.data_mesh()))
+  errors = jax.tree.map(
+    lambda x, y: float(abs(x - y).max()), mean(params, samples), gradient(params, samples)
+  )
+  return max(jax.tree.leaves(errors))
+
+
 def main() -> None:
-  found = {}
+  found = {'error of a mean': error_of_a_mean()}
   for shard in (False, True):
     changes = {'train.microbatches': 2, 'train.shard_optimizer': shard}
     config = load_config('digits', **TINY | changes)

@@ -1,4 +1,7 @@
-"""Placement: which axis is shared out."""
+"""Placement: which axis is shared out, and what becomes of freed memory."""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -18,3 +21,33 @@ from cfg_jax import sharding
 )
 def test_the_largest_axis_that_the_devices_divide_is_split(shape, axis):
   assert sharding.split_axis(shape, 8) == axis
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason="glibc's malloc")
+def test_freed_memory_is_used_again_without_the_systems_help():
+  """Also in a thread, whose heap is another; 48 MB are beyond what glibc keeps by itself."""
+  script = """
+import resource, sys, threading
+import numpy as np
+from cfg_jax import sharding
+
+if sys.argv[1] == 'keep':
+  sharding.setup_jax()
+
+def faults():
+  np.ones(6_000_000)
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  for _ in range(5):
+    np.ones(6_000_000)
+  print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+faults()
+thread = threading.Thread(target=faults)
+thread.start()
+thread.join()
+"""
+  kept, mapped = (
+    [int(n) for n in subprocess.check_output([sys.executable, '-c', script, how]).split()]
+    for how in ('keep', 'leave')
+  )
+  assert max(kept) < 100 < 1000 < min(mapped)
