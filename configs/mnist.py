@@ -14,11 +14,14 @@ def get_config() -> ConfigDict:
   config = digits.get_config()
   config.data.name = 'mnist'
 
+  config.model.channels = 32
+  config.model.head_channels = 32
   config.model.channel_mults = (1, 2, 2)  # 28, 14 and 7 pixels
   config.model.attention_resolutions = (7,)
 
   config.train.batch_size = 128
   config.train.num_steps = 5000
+  config.train.learning_rate = 1e-3
   config.train.ema_decay = 0.999
   config.train.checkpoint_every = 1000
 

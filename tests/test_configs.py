@@ -8,7 +8,7 @@ from cfg_jax import paper, unet
 from tests.conftest import ROOT, load_config
 
 NUM_PARAMETERS = {
-  'digits': 827_745,
+  'digits': 1_856_017,
   'mnist': 1_371_361,
   'fashion_mnist': 1_371_361,
   'cifar10': 42_861_059,

@@ -91,7 +91,7 @@ def test_another_config_is_refused_and_more_of_the_grid_is_not(tiny, tmp_path):
   before = {p: p.read_bytes() for p in tmp_path.rglob('*.json')}
   with pytest.raises(ValueError, match='made by another config') as raised:
     check(other, 'train.p_uncond=0.2')  # not even where it has no model yet
-  assert 'train.learning_rate: 0.001 → 0.0001' in str(raised.value)
+  assert 'train.learning_rate: 0.002 → 0.0001' in str(raised.value)
   (tmp_path / 'sweep.json').unlink()
   with pytest.raises(ValueError, match='p_uncond=0.1 was made by another config'):
     check(other, 'train.p_uncond=0.1')
