@@ -116,10 +116,13 @@ def test_one_and_eight_devices_give_one_loss_curve(tmp_path, data_dir):
       'cfg_jax.train', *tiny_flags(workdir, data_dir, **changes), JAX_NUM_CPU_DEVICES=devices
     )
     assert done.returncode == 0, done.stderr
-  curves = [[line['loss'] for line in logged(workdir)] for workdir in (straight, changing)]
-  assert len(curves[0]) == 24
-  np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
-  assert np.ptp(curves[0]) > 0.01  # a curve, not a constant
+  logs = [logged(workdir) for workdir in (straight, changing)]
+  # Adam does not see by how much all gradients are too large: their norm does.
+  for name, rtol in (('loss', 1e-5), ('grad_norm', 1e-3)):
+    one, eight = ([line[name] for line in lines] for lines in logs)
+    assert len(one) == 24
+    np.testing.assert_allclose(one, eight, rtol=rtol)
+    assert np.ptp(one) > 0.01  # a curve, not a constant
 
 
 @pytest.mark.slow
