@@ -21,8 +21,7 @@ SMALL = 1 << 18  # elements: gradients with fewer are sent together
 
 
 def setup_jax(*batch_sizes: int) -> None:
-  """What every command sets before JAX's first use: a compilation cache, CPU cores as devices, and
-  that freed memory is kept.
+  """What every command sets before JAX's first use: a cache of programs, devices and memory.
 
   One JAX device a core, as many as divide all batch sizes, doubles the speed of small convolutions
   on two cores; it matters only where JAX finds nothing better than a CPU. JAX_NUM_CPU_DEVICES and
@@ -109,29 +108,24 @@ def mean_over_devices(gradient: Callable, mesh: Mesh) -> Callable:
   if mesh.size == 1:
     return gradient
 
-  def of_one_device(params, *samples):
+  def of_one_device(params, samples):
     grads, losses = gradient(params, *samples)
     leaves, structure = jax.tree.flatten(grads)
-    is_small = [leaf.size < SMALL for leaf in leaves]
-    joined, separate = ravel_pytree([x for x, small in zip(leaves, is_small) if small])
-    large = [x for x, small in zip(leaves, is_small) if not small]
+    large = {i: x for i, x in enumerate(leaves) if x.size >= SMALL}
+    joined, separate = ravel_pytree({i: x for i, x in enumerate(leaves) if i not in large})
     joined, large = jax.lax.pmean((joined, large), 'data')
-    small_ones, large_ones = iter(separate(joined)), iter(large)
-    leaves = [next(small_ones if small else large_ones) for small in is_small]
-    return jax.tree.unflatten(structure, leaves), losses
+    means = separate(joined) | large
+    return jax.tree.unflatten(structure, [means[i] for i in range(len(leaves))]), losses
 
   whole, split = PartitionSpec(), PartitionSpec('data')
-
-  def of_all(params, *samples):
-    return jax.shard_map(
-      of_one_device,
-      mesh=mesh,
-      in_specs=(whole, *(split for _ in samples)),
-      out_specs=(whole, split),
-      check_vma=False,  # else JAX takes the mean of each array by itself
-    )(params, *samples)
-
-  return of_all
+  of_all = jax.shard_map(
+    of_one_device,
+    mesh=mesh,
+    in_specs=(whole, split),
+    out_specs=(whole, split),
+    check_vma=False,  # else JAX takes the mean of each array by itself
+  )
+  return lambda params, *samples: of_all(params, samples)
 
 
 def rows(placement: NamedSharding, batch_size: int) -> np.ndarray:
