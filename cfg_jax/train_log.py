@@ -15,7 +15,7 @@ import numpy as np
 import tensorboardX
 
 from cfg_jax import config as config_lib
-from cfg_jax import devices, generate, plan, processes, sharding
+from cfg_jax import devices, generate, processes, run_costs, sharding
 
 
 def by_quarter(
@@ -34,14 +34,14 @@ def by_quarter(
 def peak_images_per_s(config: ml_collections.ConfigDict) -> float | None:
   """Images/s at which training would take all the devices' published peak; None if there is none.
 
-  Of the model's own FLOPs, as `plan` counts them: what remat repeats is not work done.
+  Of the model's own FLOPs, as `run_costs` counts them: what remat repeats is not work done.
   """
   device = devices.of_kind(jax.devices()[0].device_kind)
   try:
     peak = device and jax.device_count() * device.peak_flops(config.model.dtype)
   except ValueError:  # it has no such units
     return None
-  return peak and peak / plan.train_flops(config, remat=False).compiler
+  return peak and peak / run_costs.train_flops(config, remat=False).compiler
 
 
 class Log:

@@ -17,7 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cfg_jax import cli, devices, figures, plan
+from cfg_jax import cli, devices, figures, plan, run_costs
 from cfg_jax import config as config_lib
 from experiments import board, grid, jobs, launch
 
@@ -85,8 +85,8 @@ def show_cost(
   for run in runs:
     network = config_lib.network_of(run.config)
     if network not in counted:
-      training = plan.train_flops(run.config, remat=False)  # what remat repeats is not counted
-      counted[network] = training.compiler, plan.forward_flops(run.config).compiler
+      training = run_costs.train_flops(run.config, remat=False)  # what remat repeats is not counted
+      counted[network] = training.compiler, run_costs.forward_flops(run.config).compiler
     look, (training, forward) = board.look(workdir, run), counted[network]
     steps = 0 if look.trained else look.num_steps - look.step
     work = steps * run.config.train.batch_size * training

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from cfg_jax import config as config_lib
-from cfg_jax import plan, sharding, train, train_state
+from cfg_jax import run_costs, sharding, train, train_state
 from tests.conftest import TINY, load_config
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     found[f'shard_optimizer={shard}'] = {
       name: bytes_on_device_0(part) for name, part in state._asdict().items()
     }
-    found[f'planned, {shard}'] = plan.count_memory(config, 2, 8)
+    found[f'planned, {shard}'] = run_costs.count_memory(config, 2, 8)
   print(json.dumps(found))
 
 

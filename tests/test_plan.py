@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cfg_jax import config as config_lib
-from cfg_jax import costs, devices, generate, plan, sharding, train, unet
+from cfg_jax import costs, devices, generate, plan, run_costs, sharding, train, unet
 from tests.conftest import TINY, load_config, run
 
 ONE_DEVICE = sharding.data_mesh(jax.devices()[:1])
@@ -70,7 +70,7 @@ def test_kept_bytes_are_the_derivatives_and_remat_keeps_them_for_one_stage_only(
 
 def test_parameters_of_adm_64():
   network = config_lib.network_of(load_config('imagenet64'))
-  parts = plan.parameters(network)
+  parts = run_costs.parameters(network)
   assert sum(parts.values()) == 295_900_035
   assert parts['embedding of the class'] == 1001 * 768
   assert parts['embedding of λ'] == 192 * 768 + 768 + 768 * 768 + 768
@@ -82,7 +82,7 @@ def test_parameters_of_adm_64():
 
 
 def test_training_is_three_forward_passes_but_for_the_gradients_of_inputs(tiny):
-  flops, network = plan.image_flops(tiny), config_lib.network_of(tiny)
+  flops, network = run_costs.image_flops(tiny), config_lib.network_of(tiny)
   h, w, c_image = network.image_shape
   c = network.channels
   no_input_gradient = 2 * h * w * 9 * c_image * c + 2 * c * 4 * c  # first convolution, of λ's sines
@@ -93,14 +93,14 @@ def test_training_is_three_forward_passes_but_for_the_gradients_of_inputs(tiny):
 
 def test_remat_repeats_at_most_a_forward_pass(tiny):
   config = load_config('digits', **TINY, **{'model.remat': True})
-  flops = plan.image_flops(config)
-  assert products(flops.train) == products(plan.image_flops(tiny).train)
+  flops = run_costs.image_flops(config)
+  assert products(flops.train) == products(run_costs.image_flops(tiny).train)
   repeated = products(flops.train_remat) - products(flops.train)
   assert 0.5 * products(flops.forward) < repeated < products(flops.forward)
 
 
 def test_the_whole_step_and_the_whole_sampler_do_what_the_plan_counts(tiny):
-  flops, network = plan.image_flops(tiny), config_lib.network_of(tiny)
+  flops, network = run_costs.image_flops(tiny), config_lib.network_of(tiny)
   optimizer = train.make_optimizer(tiny.train)
   step = train.make_train_step(tiny, optimizer, ONE_DEVICE)
   state = jax.eval_shape(functools.partial(train.train_state.create, network, optimizer, 0))
@@ -115,24 +115,26 @@ def test_the_whole_step_and_the_whole_sampler_do_what_the_plan_counts(tiny):
 
 def test_the_papers_tables_in_network_calls():
   once_and_guided = 1 + 2 * 13  # w = 0 and thirteen others
-  table1 = plan.table_calls(load_config('imagenet64'))
+  table1 = run_costs.table_calls(load_config('imagenet64'))
   assert [calls for _, calls in table1] == 3 * [50_000 * 256 * once_and_guided]
-  table2 = plan.table_calls(load_config('imagenet128'))
+  table2 = run_costs.table_calls(load_config('imagenet128'))
   assert [calls for _, calls in table2] == [50_000 * t * once_and_guided for t in (128, 256, 1024)]
   digits = load_config('digits')
-  assert [calls for _, calls in plan.table_calls(digits)] == [1000 * digits.sample.num_steps * 13]
+  assert [calls for _, calls in run_costs.table_calls(digits)] == [
+    1000 * digits.sample.num_steps * 13
+  ]
 
 
 def test_memory_is_that_of_the_state_and_grows_with_the_images(tiny):
   n = 4 * unet.num_parameters(config_lib.network_of(tiny))
-  two, eight = (plan.count_memory(tiny, images) for images in (2, 8))
+  two, eight = (run_costs.count_memory(tiny, images) for images in (2, 8))
   fixed = {k: v for k, v in two.items() if not k.startswith('activations')}
   assert list(fixed.values()) == [n, n, 2 * n, n]
   assert {k: eight[k] for k in fixed} == fixed
   kept = 'activations kept for the backward pass'
   assert eight[kept] == pytest.approx(4 * two[kept], rel=0.01)
   remat = load_config('digits', **TINY, **{'model.remat': True})
-  assert plan.count_memory(remat, 8)[kept] < eight[kept] / 3
+  assert run_costs.count_memory(remat, 8)[kept] < eight[kept] / 3
 
 
 @pytest.mark.slow
@@ -140,8 +142,8 @@ def test_memory_against_the_compiler(tiny):
   optimizer = train.make_optimizer(tiny.train)
   step, network = train.make_train_step(tiny, optimizer, ONE_DEVICE), config_lib.network_of(tiny)
   few, many = 16, 256
-  compiled = [plan.compiled_memory(network, optimizer, step, n) for n in (few, many)]
-  counted = [sum(plan.count_memory(tiny, n).values()) for n in (few, many)]
+  compiled = [run_costs.compiled_memory(network, optimizer, step, n) for n in (few, many)]
+  counted = [sum(run_costs.count_memory(tiny, n).values()) for n in (few, many)]
   assert compiled[0] > 4 * 4 * unet.num_parameters(network)  # parameters, EMA, two moments
   slope = [np.diff(total)[0] / (many - few) for total in (compiled, counted)]
   assert 0.5 < slope[0] / slope[1] < 1.2
@@ -150,7 +152,7 @@ def test_memory_against_the_compiler(tiny):
 def test_hours_are_flops_over_the_rate(tiny, capsys):
   show(tiny, device='a100-80', num_devices=4, mfu=0.25)
   out = capsys.readouterr().out
-  flops = plan.image_flops(tiny)
+  flops = run_costs.image_flops(tiny)
   rate = 4 * 156e12 * 0.25 * 3600  # float32 arrays: TF32
   images = tiny.train.num_steps * tiny.train.batch_size
   assert last_number(out, 'training: 12 steps') == pytest.approx(
@@ -177,7 +179,7 @@ def test_more_than_the_device_has_is_said(tiny, capsys, monkeypatch):
 
 def test_on_the_device_itself_the_compiler_is_asked(tiny, capsys, monkeypatch):
   monkeypatch.setattr(devices, 'of_kind', lambda kind: devices.DEVICES['l4'])
-  monkeypatch.setattr(plan, 'compiled_memory', lambda *args: 5e9)  # itself a slow test
+  monkeypatch.setattr(run_costs, 'compiled_memory', lambda *args: 5e9)  # itself a slow test
   show(tiny, device='l4', num_devices=1, mfu=0.4)
   assert last_number(capsys.readouterr().out, 'all, as compiled for the device here') == 5
 

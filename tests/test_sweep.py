@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from cfg_jax import devices, generate, plan, results
+from cfg_jax import devices, generate, results, run_costs
 from cfg_jax.checkpoint import steps_on_disk
 from experiments import board, grid, jobs, launch, sweep
 from tests.conftest import ROOT, command, run, tiny_flags
@@ -73,7 +73,7 @@ def test_the_dry_run_says_what_it_costs_and_does_nothing(tiny, tmp_path, capsys)
   assert head.split() == ['model', 'steps', 'images', 'cells', 'PFLOP', 'hours']
   assert first.split()[:4] == ['p_uncond=0.1', '12', '40', '2']
   assert first.split()[1:] == second.split()[1:]
-  flops = plan.image_flops(tiny)
+  flops = run_costs.image_flops(tiny)
   work = 12 * 16 * flops.train.compiler + 20 * (1 + 2) * 4 * flops.forward.compiler
   hours = work / (8 * devices.DEVICES['h100'].peak_flops('float32') * 0.4 * 3600)
   np.testing.assert_allclose([float(x) for x in first.split()[4:]], [work / 1e15, hours], 1e-2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cfg_jax import config as config_lib
-from cfg_jax import devices, generate, plan, sharding, train, train_log, train_state
+from cfg_jax import devices, generate, run_costs, sharding, train, train_log, train_state
 
 EMPTY = {'sums': np.zeros(4), 'counts': np.zeros(4)}
 
@@ -72,7 +72,7 @@ def test_what_is_not_finite_is_named(tmp_path, name):
 def test_the_peak_is_known_where_it_is_published(tiny, monkeypatch):
   assert train_log.peak_images_per_s(tiny) is None
   monkeypatch.setattr(devices, 'of_kind', lambda kind: devices.DEVICES['v100'])
-  flops = plan.image_flops(tiny).train.compiler
+  flops = run_costs.image_flops(tiny).train.compiler
   assert train_log.peak_images_per_s(tiny) == jax.device_count() * 15.7e12 / flops
   tiny.model.remat = True  # what it repeats is not work
   assert train_log.peak_images_per_s(tiny) == jax.device_count() * 15.7e12 / flops
