@@ -25,7 +25,7 @@ def test_the_largest_axis_that_the_devices_divide_is_split(shape, axis):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason="glibc's malloc")
 def test_freed_memory_is_used_again_without_the_systems_help():
-  """Also in a thread, whose heap is another; 48 MB are beyond what glibc keeps by itself."""
+  """200 MB in the first thread; in another, 48 MB, which no longer fit into its first heap."""
   script = """
 import resource, sys, threading
 import numpy as np
@@ -34,15 +34,16 @@ from cfg_jax import sharding
 if sys.argv[1] == 'keep':
   sharding.setup_jax()
 
-def faults():
-  np.ones(6_000_000)
+def faults(size):
+  held = np.ones(3_000_000)
+  np.ones(size)
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   for _ in range(5):
-    np.ones(6_000_000)
+    np.ones(size)
   print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-faults()
-thread = threading.Thread(target=faults)
+faults(25_000_000)
+thread = threading.Thread(target=faults, args=[6_000_000])
 thread.start()
 thread.join()
 """
