@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,15 @@ from cfg_jax import cli
 from cfg_jax.evaluation.digits import DigitsExtractor
 
 ROOT = Path(__file__).parents[1]
-# Half the time of a test is compilation: XLA's quickest, for us and the commands we start.
+# Half the time of a test is compilation: XLA's quickest, and each program once for all that inherit
+# the environment, pytest-xdist's workers and the commands we start.
 os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0 ' + os.environ.get('XLA_FLAGS', '')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  CACHE = tempfile.TemporaryDirectory()  # gone when pytest ends
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = CACHE.name
+jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 TINY = {
   'model.channels': 8,
   'model.head_channels': 8,
@@ -55,16 +63,6 @@ def data_dir(tmp_path_factory) -> Path:
 def tiny(data_dir) -> ml_collections.ConfigDict:
   """The digits' config at a size that compiles in seconds."""
   return load_config('digits', **TINY, **{'data.dir': str(data_dir)})
-
-
-@pytest.fixture(scope='session', autouse=True)
-def compilation_cache(tmp_path_factory):
-  """One cache for the tests and the commands they start: the same program compiles once."""
-  folder = str(tmp_path_factory.mktemp('xla'))
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
-  jax.config.update('jax_compilation_cache_dir', folder)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 
 def command(*argv: str, **env: str) -> subprocess.Popen:

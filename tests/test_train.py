@@ -104,6 +104,7 @@ def test_killed_and_resumed_is_bit_exact(tmp_path, data_dir):
 def test_one_and_eight_devices_give_one_loss_curve(tmp_path, data_dir):
   """However the batch is divided and the state lies, and also where that changes on the way."""
   divided = {'train.microbatches': 2, 'train.shard_optimizer': True}
+  network = DROPOUT | {'model.channel_mults': (1,), 'model.attention_resolutions': (8,)}
   straight, changing = tmp_path / 'straight', tmp_path / 'changing'
   for workdir, devices, steps, changes in (
     (straight, '1', 24, {}),
@@ -111,7 +112,7 @@ def test_one_and_eight_devices_give_one_loss_curve(tmp_path, data_dir):
     (changing, '8', 16, divided),
     (changing, '1', 24, {}),
   ):
-    changes = DROPOUT | changes | {'train.num_steps': steps, 'train.log_every': 1}
+    changes = network | changes | {'train.num_steps': steps, 'train.log_every': 1}
     done = run(
       'cfg_jax.train', *tiny_flags(workdir, data_dir, **changes), JAX_NUM_CPU_DEVICES=devices
     )
