@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   config = config_from_flags()
-  sharding.setup_jax(config.sample.batch_size)
+  sharding.setup_jax(config.sample.batch_size, channels=config.model.channels)
   follow(config, Path(flags.FLAGS.workdir), flags.FLAGS.reference)
 
 

@@ -240,7 +240,7 @@ def main(argv: list[str]) -> None:
   del argv
   config = config_from_flags()
   processes.start_by_flags()
-  sharding.setup_jax(config.sample.batch_size)
+  sharding.setup_jax(config.sample.batch_size, channels=config.model.channels)
   generate(config, Path(flags.FLAGS.workdir), flags.FLAGS.step)
 
 

@@ -223,7 +223,7 @@ def main(argv: list[str]) -> None:
     plan.main(config, optimizer, make_train_step(config, optimizer, one_device))
     return
   processes.start_by_flags()
-  sharding.setup_jax(config.train.batch_size)
+  sharding.setup_jax(config.train.batch_size, channels=config.model.channels)
   train(config, Path(flags.FLAGS.workdir))
 
 

@@ -18,6 +18,7 @@ see `embedding`. Initialisation is Flax's (LeCun normal).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import chex
@@ -25,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cfg_jax.convolution import convolve
 from cfg_jax.embedding import embed_lambda
 
 
@@ -120,6 +122,19 @@ class ResBlock(nnx.Module):
     return (self.skip(x) if self.skip else x) + self.conv_out(h)
 
 
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+  """softmax(q kᵀ/√d) v of each head: (B, T, N, d) of all three, and of the result.
+
+  Softmax in float32. Heads come first and the division last: on a CPU twice as fast, at T = 1024,
+  as `jax.nn.dot_product_attention`, which passes over (B, N, T, T) more often.
+  """
+  q, k, v = (y.swapaxes(1, 2) for y in (q * q.shape[-1] ** -0.5, k, v))  # (B, N, T, d)
+  logits = jnp.einsum('bntd,bnsd->bnts', q, k, preferred_element_type=jnp.float32)
+  exp = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+  out = jnp.einsum('bnts,bnsd->bntd', exp.astype(v.dtype), v, preferred_element_type=jnp.float32)
+  return (out / exp.sum(-1, keepdims=True)).astype(v.dtype).swapaxes(1, 2)
+
+
 class Attention(nnx.Module):
   """x + proj(self-attention(norm(x))) over all positions. ADM, appendix A."""
 
@@ -134,8 +149,7 @@ class Attention(nnx.Module):
     """(B, H, W, c) → (B, H, W, c)."""
     b, h, w, c = x.shape
     qkv = jnp.split(self.qkv(self.norm(x)), 3, axis=-1)
-    q, k, v = (y.reshape(b, h * w, self.num_heads, c // self.num_heads) for y in qkv)
-    out = jax.nn.dot_product_attention(q, k, v)
+    out = attend(*(y.reshape(b, h * w, self.num_heads, c // self.num_heads) for y in qkv))
     return x + self.proj(out.reshape(b, h, w, c))
 
 
@@ -241,8 +255,11 @@ def _split(keys: jax.Array | None, n: int) -> list[jax.Array] | list[None]:
 
 
 def _conv(config: UNetConfig, rngs) -> Callable[..., nnx.Conv]:
-  return lambda c_in, c_out, size, **kwargs: nnx.Conv(
-    c_in, c_out, (size, size), dtype=config.dtype, rngs=rngs, **kwargs
+  return functools.partial(
+    lambda c_in, c_out, size, **kwargs: nnx.Conv(c_in, c_out, (size, size), **kwargs),
+    dtype=config.dtype,
+    conv_general_dilated=convolve,
+    rngs=rngs,
   )
 
 
@@ -254,7 +271,7 @@ def _downsample(x: jax.Array) -> jax.Array:
 
 def _upsample(x: jax.Array) -> jax.Array:
   """Nearest neighbour: (B, H, W, C) → (B, 2H, 2W, C)."""
-  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+  return _whole_gradient(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
 
 
 def num_parameters(config: UNetConfig) -> int:

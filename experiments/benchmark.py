@@ -183,7 +183,8 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   config = config_lib.of_flags()
-  sharding.setup_jax(config.train.batch_size, config.sample.batch_size)
+  batch_sizes = config.train.batch_size, config.sample.batch_size
+  sharding.setup_jax(*batch_sizes, channels=config.model.channels)
   benchmark(config)
 
 

@@ -120,7 +120,7 @@ class Job:
       batch_sizes = set()
     if environment.num_tasks > 1:
       processes.start()
-    sharding.setup_jax(config.train.batch_size, *batch_sizes)
+    sharding.setup_jax(config.train.batch_size, *batch_sizes, channels=config.model.channels)
     if self.stage in ('all', 'train'):
       train(config, folder)
     if self.stage == 'generate':

@@ -1,5 +1,6 @@
 """Placement: which axis is shared out, and what becomes of freed memory."""
 
+import os
 import subprocess
 import sys
 
@@ -52,3 +53,21 @@ thread.join()
     for how in ('keep', 'leave')
   )
   assert max(kept) < 100 < 1000 < min(mapped)
+
+
+@pytest.mark.parametrize(('channels', 'devices', 'by_eigen'), [(127, 2, False), (128, 1, True)])
+def test_a_wide_network_gets_one_device_and_eigens_convolutions(channels, devices, by_eigen):
+  script = f"""
+import jax, jax.numpy as jnp
+from cfg_jax import sharding
+
+sharding.setup_jax(2, channels={channels})
+convolve = lambda x, k: jax.lax.conv_general_dilated(
+  x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+x, kernel = jnp.ones((1, 8, 8, 64)), jnp.ones((3, 3, 64, 64))
+print(jax.device_count(), 'ynn' not in jax.jit(convolve).lower(x, kernel).compile().as_text())
+"""
+  env = {k: v for k, v in os.environ.items() if k not in ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES')}
+  env['JAX_PLATFORMS'] = 'cpu'
+  found = subprocess.check_output([sys.executable, '-c', script], text=True, env=env)
+  assert found.split() == [str(min(devices, os.cpu_count())), str(by_eigen)]
