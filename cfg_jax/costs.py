@@ -13,9 +13,10 @@ from jax.extend.core import primitives
 class Flops(NamedTuple):
   """FLOPs of one call, counted twice.
 
-  compiler: XLA's cost analysis of the lowered program, every operation, without the products of a
-  convolution that meet its padding. convolutions, attention: exact, from the jaxpr, with those
-  products; attention is the two products QKᵀ and PV, the other matrix products are in convolutions.
+  compiler: XLA's cost analysis of the program for a TPU (a CPU has products for some convolutions,
+  see `convolution`): every operation, without those of a convolution that meet its padding.
+  convolutions, attention: exact, from the jaxpr, with those; attention is the two products QKᵀ and
+  PV, the other matrix products are in convolutions.
   """
 
   compiler: float
@@ -26,7 +27,7 @@ class Flops(NamedTuple):
 def count_flops(f: Callable, *args: Any) -> Flops:
   """FLOPs of f(*args); args are arrays or `jax.ShapeDtypeStruct`s."""
   traced = jax.jit(f).trace(*args)
-  analysis = traced.lower(lowering_platforms=('cpu',)).cost_analysis()
+  analysis = traced.lower(lowering_platforms=('tpu',)).cost_analysis()
   return Flops(analysis['flops'], *_products(traced.jaxpr.jaxpr))
 
 
