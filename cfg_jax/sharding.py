@@ -19,8 +19,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 SMALL = 1 << 18  # elements: gradients with fewer are sent together
 WIDE = 128  # channels of a network's first level
-# XLA for a CPU: convolutions by Eigen, a third less time for a training step of ADM-64; operations
-# one after another, without which remat saves no memory.
+# XLA for a CPU: convolutions by Eigen, which with one device takes a quarter off ADM-64's gradient;
+# operations one after another, without which remat saves no memory.
 WIDE_FLAGS = (
   '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution '
   '--xla_cpu_enable_concurrency_optimized_scheduler=false'

@@ -18,7 +18,6 @@ see `embedding`. Initialisation is Flax's (LeCun normal).
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import chex
@@ -255,12 +254,8 @@ def _split(keys: jax.Array | None, n: int) -> list[jax.Array] | list[None]:
 
 
 def _conv(config: UNetConfig, rngs) -> Callable[..., nnx.Conv]:
-  return functools.partial(
-    lambda c_in, c_out, size, **kwargs: nnx.Conv(c_in, c_out, (size, size), **kwargs),
-    dtype=config.dtype,
-    conv_general_dilated=convolve,
-    rngs=rngs,
-  )
+  fixed = {'dtype': config.dtype, 'conv_general_dilated': convolve, 'rngs': rngs}
+  return lambda c_in, c_out, size, **kwargs: nnx.Conv(c_in, c_out, (size, size), **fixed, **kwargs)
 
 
 def _downsample(x: jax.Array) -> jax.Array:

@@ -8,9 +8,8 @@ process of its own, as it is used alone: PyTorch does without the memory setting
 asserts nothing.
 """
 
+import functools
 import multiprocessing
-import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import jax
@@ -21,7 +20,7 @@ from absl import flags
 
 from cfg_jax import adm, cli, sharding, train_state
 from cfg_jax.embedding import adm_lambdas
-from experiments.benchmark import ROUNDS
+from experiments.benchmark import seconds
 from tests import adm_reference
 
 SIZES = {
@@ -46,7 +45,7 @@ def network_and_inputs(reference: adm_reference.ADM, batch_size: int) -> tuple:
 
 
 def serve_theirs(connection: Connection, reference: adm_reference.ADM, batch_size: int) -> None:
-  """PyTorch's process: sends ε and its number of threads; then, for each word, seconds taken."""
+  """PyTorch's process: sends ε and its number of threads; then a word for each call it is sent."""
   theirs, z, t, c = network_and_inputs(reference, batch_size)
   last = theirs.out[2]  # they too give ε only
   last.weight, last.bias = (torch.nn.Parameter(p[:3]) for p in (last.weight, last.bias))
@@ -63,14 +62,8 @@ def serve_theirs(connection: Connection, reference: adm_reference.ADM, batch_siz
   connection.send((forward().permute(0, 2, 3, 1).numpy(), torch.get_num_threads()))
   calls = {'forward': forward, 'forward and backward': backward}
   while name := connection.recv():
-    connection.send(seconds(calls[name]))
-
-
-def seconds(call: Callable[[], object]) -> float:
-  """Of one call."""
-  begin = time.perf_counter()
-  jax.block_until_ready(call())
-  return time.perf_counter() - begin
+    calls[name]()
+    connection.send('done')
 
 
 def benchmark(reference: adm_reference.ADM, batch_size: int) -> None:
@@ -107,13 +100,13 @@ def benchmark(reference: adm_reference.ADM, batch_size: int) -> None:
     f'batch {batch_size}, {jax.device_count()} device(s) of JAX, {threads} threads of PyTorch; '
     f'largest difference of ε {difference:.1e}, relative'
   )
+
+  def theirs_call(name):
+    connection.send(name)
+    return connection.recv()
+
   for name, call in calls.items():
-    ours, theirs = [], []
-    for _ in range(1 + ROUNDS):  # the first compiles
-      ours.append(seconds(lambda: call(params, *inputs)))  # noqa: B023
-      connection.send(name)
-      theirs.append(connection.recv())
-    a, b = min(ours), min(theirs)
+    a, b = seconds(functools.partial(call, params, *inputs), functools.partial(theirs_call, name))
     print(f'{name:21s} ours {a:8.4f} s, PyTorch {b:8.4f} s: ours is {b / a:.2f} × as fast')
   connection.send('')
 
