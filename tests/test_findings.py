@@ -2,8 +2,22 @@
 
 import numpy as np
 
-from cfg_jax import findings
-from tests.test_report import curve, of_paper
+from cfg_jax import findings, paper
+from cfg_jax.results import Curve
+
+
+def curve(w, fd, score, name='curve', p_uncond=0.1, distance='FID', **settings):
+  """A curve as `results.curves` makes it."""
+  cells = tuple({'w': x, 'metrics': {'IS_std': 0.0}} for x in w)
+  settings = {'run': name, 'p_uncond': p_uncond} | settings
+  return Curve(name, settings, distance, cells, *(np.array(a, float) for a in (w, fd, score)))
+
+
+def of_paper(dataset):
+  return [
+    curve(p.w, p.fid, p.inception_score, f'{p.field} = {p.value:g}', **{p.field: p.value})
+    for p in paper.curves(dataset)
+  ]
 
 
 def test_the_paper_has_its_own_findings():

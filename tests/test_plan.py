@@ -239,4 +239,5 @@ def test_the_plan_of_adm_64_by_the_command():
   assert done.returncode == 0, done.stderr
   assert last_number(done.stdout, 'all') == 295_900_035
   # The figure known for ADM-64, 104 GMACs, is without the products of attention: 103.4.
+  assert 'GMACs: 105.5 by the compiler' in done.stdout  # of an accelerator's program
   assert 'with padding, 103.4 in' in done.stdout and 'and 6.22 in' in done.stdout
