@@ -46,20 +46,22 @@ def setup_jax(*batch_sizes: int, channels: int = 0) -> None:
     cores = 1 if wide else len(affinity(0)) if affinity else os.cpu_count()
     fit = max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
     jax.config.update('jax_num_cpu_devices', fit)
-  _keep_freed_memory()
+  _keep_freed_memory(wide)
 
 
-def _keep_freed_memory() -> None:
+def _keep_freed_memory(wide: bool) -> None:
   """Tells glibc to return no memory to the system.
 
   XLA on a CPU allocates its working memory anew at every call. Above 32 MB glibc would map it and
   unmap it each time, and the system clear every page: a tenth of a training step.
   """
   if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'):
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4  # malloc.h
+    m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8  # malloc.h
     libc.mallopt(m_mmap_max, 0)
     libc.mallopt(m_trim_threshold, -1)  # never
     libc.mallopt(m_top_pad, 1 << 26)  # a thread's heap is 64 MB: it too is kept when it empties
+    if wide:
+      libc.mallopt(m_arena_max, 1)  # what does not fit into a thread's heap would be mapped again
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cfg_jax.convolution import convolve
+from cfg_jax.convolution import convolve, convolve_upsampled, upsample
 from cfg_jax.embedding import embed_lambda
 
 
@@ -100,9 +100,10 @@ class ResBlock(nnx.Module):
   def __init__(self, c_in, c_out, c_emb, config: UNetConfig, rngs, resample=None):
     """Builds the block c_in → c_out; c_emb is the width of the embedding."""
     conv = _conv(config, rngs)
-    self.resample = {None: lambda x: x, 'down': _downsample, 'up': _upsample}[resample]
+    self.resample = {None: lambda x: x, 'down': _downsample, 'up': upsample}[resample]
     self.norm_in = GroupNorm(c_in, config.norm_groups)
-    self.conv_in = conv(c_in, c_out, 3)
+    self.up = resample == 'up'
+    self.conv_in = conv(c_in, c_out, 3, convolve_upsampled if self.up else convolve)
     self.emb = nnx.Linear(c_emb, 2 * c_out, rngs=rngs)
     self.norm_out = GroupNorm(c_out, config.norm_groups)
     self.conv_out = conv(c_out, c_out, 3, kernel_init=nnx.initializers.zeros)
@@ -111,7 +112,8 @@ class ResBlock(nnx.Module):
 
   def __call__(self, x: jax.Array, emb: jax.Array, keys: jax.Array | None) -> jax.Array:
     """x (B, H, W, c_in), emb (B, c_emb) → (B, H', W', c_out); dropout only with keys (B,)."""
-    h = self.conv_in(self.resample(nnx.silu(self.norm_in(x))))
+    h = nnx.silu(self.norm_in(x))
+    h = self.conv_in(h if self.up else self.resample(h))
     scale, shift = jnp.split(self.emb(nnx.silu(emb)), 2, axis=-1)
     h = nnx.silu(self.norm_out(h, scale, shift))
     if keys is not None and self.dropout > 0:
@@ -254,19 +256,17 @@ def _split(keys: jax.Array | None, n: int) -> list[jax.Array] | list[None]:
 
 
 def _conv(config: UNetConfig, rngs) -> Callable[..., nnx.Conv]:
-  fixed = {'dtype': config.dtype, 'conv_general_dilated': convolve, 'rngs': rngs}
-  return lambda c_in, c_out, size, **kwargs: nnx.Conv(c_in, c_out, (size, size), **fixed, **kwargs)
+  def conv(c_in, c_out, size, convolution=convolve, **kwargs):
+    kwargs |= {'dtype': config.dtype, 'conv_general_dilated': convolution, 'rngs': rngs}
+    return nnx.Conv(c_in, c_out, (size, size), **kwargs)
+
+  return conv
 
 
 def _downsample(x: jax.Array) -> jax.Array:
   """2×2 mean: (B, H, W, C) → (B, H/2, W/2, C)."""
   b, h, w, c = x.shape
   return x.reshape(b, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
-
-
-def _upsample(x: jax.Array) -> jax.Array:
-  """Nearest neighbour: (B, H, W, C) → (B, 2H, 2W, C)."""
-  return _whole_gradient(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
 
 
 def num_parameters(config: UNetConfig) -> int:

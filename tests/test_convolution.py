@@ -1,4 +1,4 @@
-"""The convolution by a matrix product is XLA's own, and only where it should be."""
+"""What a CPU computes is XLA's own convolution, and only a CPU computes it so."""
 
 import jax
 import jax.numpy as jnp
@@ -6,56 +6,95 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cfg_jax.convolution import CHANNELS, POSITIONS, convolve
+from cfg_jax.convolution import CHANNELS, POSITIONS, convolve, convolve_upsampled, upsample
 
 side = int(POSITIONS**0.5)
 
 
-def ours_and_flax(size):
-  layers = (
-    nnx.Conv(CHANNELS, 24, (size, size), rngs=nnx.Rngs(0), conv_general_dilated=op)
-    for op in (convolve, jax.lax.conv_general_dilated)
+def layer(convolution, channels, size):
+  """Its parts, with the same weights for any convolution."""
+  return nnx.split(
+    nnx.Conv(channels, 24, (size, size), rngs=nnx.Rngs(0), conv_general_dilated=convolution)
   )
-  return [nnx.split(layer) for layer in layers]
 
 
-def lowered(shape, size, platform, gradient=False):
-  (graph, params), _ = ours_and_flax(size)
+def assert_equal(ours, known, x, size=3):
+  """Value and gradients by the parameters and x; each is an operation and what comes before it."""
+  shape = jax.eval_shape(known[1], x).shape
+  g = jax.random.normal(jax.random.key(1), (*shape[:-1], 24))
+  found = []
+  for convolution, before in (ours, known):
+    graph, params = layer(convolution, x.shape[-1], size)
+    y, back = jax.vjp(lambda params, x: nnx.merge(graph, params)(before(x)), params, x)  # noqa: B023
+    found.append([y, *jax.tree.leaves(back(g))])
+  assert len(found[0]) == 4  # y; bias, kernel, x
+  for a, b in zip(*found):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * jnp.abs(b).max())
+
+
+def images(*shape):
+  return jax.random.normal(jax.random.key(0), shape)
+
+
+def lowered(convolution, shape, size, platform, gradient=False):
+  graph, params = layer(convolution, shape[-1], size)
   f = lambda params, x: nnx.merge(graph, params)(x).sum()  # noqa: E731
   f = jax.jit(jax.grad(f) if gradient else f)
   return f.trace(params, jnp.ones(shape)).lower(lowering_platforms=(platform,)).as_text()
 
 
+def same(x):
+  return x
+
+
 @pytest.mark.parametrize('shape', [(2, side, side), (3, 4, 8)])
 @pytest.mark.parametrize('size', [1, 3])
 def test_value_and_gradients_are_those_of_the_convolution(shape, size):
-  keys = jax.random.split(jax.random.key(0), 2)
-  x = jax.random.normal(keys[0], (*shape, CHANNELS))
-  g = jax.random.normal(keys[1], (*shape, 24))
-  found = []
-  for graph, params in ours_and_flax(size):
-    y, back = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, x)  # noqa: B023
-    found.append([y, *jax.tree.leaves(back(g))])
-  assert len(found[0]) == 4  # y; bias, kernel, x
-  for ours, flax in zip(*found):
-    np.testing.assert_allclose(ours, flax, rtol=1e-4, atol=1e-4 * jnp.abs(flax).max())
+  xla = jax.lax.conv_general_dilated
+  assert_equal((convolve, same), (xla, same), images(*shape, CHANNELS), size)
+
+
+@pytest.mark.parametrize(
+  'shape',
+  [(2, 5, 3, 7), (1, side, side, 32), (2, side, side // 2 + 1, CHANNELS), (1, 4, 8, CHANNELS)],
+)
+def test_the_enlarged_images_convolution_without_enlarging(shape):
+  xla = jax.lax.conv_general_dilated
+  assert_equal((convolve_upsampled, same), (xla, upsample), images(*shape))
+
+
+def test_upsample_repeats_each_pixel():
+  x = np.arange(6.0).reshape(1, 2, 3, 1)
+  np.testing.assert_array_equal(upsample(x), np.kron(x, np.ones((1, 2, 2, 1))))
 
 
 @pytest.mark.parametrize('gradient', [False, True])
 def test_on_cpus_it_is_a_product_where_the_image_is_small_and_wide(gradient):
   small = (2, side, side, CHANNELS)
-  assert 'convolution' not in lowered(small, 3, 'cpu', gradient)
-  assert 'convolution' in lowered((2, side, side + 1, CHANNELS), 3, 'cpu', gradient)
-  assert 'convolution' in lowered(small, 1, 'cpu', gradient)
+  assert 'convolution' not in lowered(convolve, small, 3, 'cpu', gradient)
+  assert 'convolution' in lowered(convolve, (2, side, side + 1, CHANNELS), 3, 'cpu', gradient)
+  assert 'convolution' in lowered(convolve, small, 1, 'cpu', gradient)
   for platform in ('cuda', 'tpu'):
-    text = lowered(small, 3, platform, gradient)
+    text = lowered(convolve, small, 3, platform, gradient)
     assert 'convolution' in text and 'concatenate' not in text
 
 
-def test_bfloat16_stays_bfloat16():
-  y = convolve(
-    jnp.ones((1, 4, 4, CHANNELS), jnp.bfloat16),
-    jnp.ones((3, 3, CHANNELS, 8), jnp.bfloat16),
+@pytest.mark.parametrize('gradient', [False, True])
+def test_on_cpus_four_small_convolutions_are_the_enlarged_images(gradient):
+  def count(platform, shape):
+    text = lowered(convolve_upsampled, shape, 3, platform, gradient)
+    return text.count('stablehlo.convolution(')
+
+  assert [count(platform, (2, 8, 8, 32)) for platform in ('cpu', 'cuda', 'tpu')] == [4, 1, 1]
+  assert count('cpu', (2, 4, 4, CHANNELS)) == 0  # a product, of the enlarged images
+
+
+@pytest.mark.parametrize('convolution', [convolve, convolve_upsampled])
+@pytest.mark.parametrize('channels', [32, CHANNELS])
+def test_bfloat16_stays_bfloat16(convolution, channels):
+  y = convolution(
+    jnp.ones((1, 4, 4, channels), jnp.bfloat16),
+    jnp.ones((3, 3, channels, 8), jnp.bfloat16),
     (1, 1),
     'SAME',
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
