@@ -59,7 +59,12 @@ def _of_platform(cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Arr
 
 def _gradients(cpu, default, kept, gradient):
   def of(f):
-    return lambda x, kernel, gradient: jax.vjp(f, x, kernel)[1](gradient)
+    def gradients(x, kernel, gradient):
+      (of_x,) = jax.linear_transpose(lambda x: f(x, kernel), x)(gradient)
+      (of_kernel,) = jax.linear_transpose(lambda kernel: f(x, kernel), kernel)(gradient)
+      return of_x, of_kernel
+
+    return gradients
 
   return jax.lax.platform_dependent(*kept, gradient, cpu=of(cpu), default=of(default))
 
