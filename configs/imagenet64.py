@@ -3,7 +3,7 @@
 The paper's result, which nobody has yet repeated with this code: FID 1.55 at w = 0.1, IS 260.2 at
 w = 4 (p_uncond = 0.1). Table 1 is three such models: --config.train.p_uncond=0.1, 0.2 and 0.5.
 Cost by `--plan`, on eight H100 at 40 % of their peak: 46 hours a model, then 6.4 for the
-14 × 50 000 samples of a column of the table; all of it 156 hours, 1 245 of one H100.
+14 × 50 000 samples of a column of the table; all of it 156 hours, 1 247 of one H100.
 
 [4] Section 4 of the paper. [ADM] Dhariwal & Nichol 2021, whose architecture and hyperparameters the
 paper says it shares; its tables and its public code (guided-diffusion). [code] the authors' own
