@@ -15,6 +15,7 @@ import pytest
 from absl import flags
 
 from cfg_jax import cli
+from cfg_jax.datasets import imagenet, sources
 from cfg_jax.evaluation.digits import DigitsExtractor
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,7 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = CACHE.name
 jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+SYNSETS = ['n01440764', 'n01443537', 'n02105855', 'n15075141']  # of imagenet_of_four
 TINY = {
   'model.channels': 8,
   'model.head_channels': 8,
@@ -57,6 +59,15 @@ def load_config(name: str, **changes) -> ml_collections.ConfigDict:
 def data_dir(tmp_path_factory) -> Path:
   """One data directory for all tests of a session."""
   return tmp_path_factory.mktemp('data')
+
+
+@pytest.fixture
+def imagenet_of_four(monkeypatch) -> None:
+  """ImageNet with 4 classes, 3 training images and 2 validation images each; a shard per file."""
+  monkeypatch.setattr(imagenet, 'class_names', lambda: SYNSETS)
+  monkeypatch.setattr(imagenet, 'validation_names', lambda: [SYNSETS[i] for i in (2, 0, 3, 1) * 2])
+  monkeypatch.setattr(imagenet, 'NUM_IMAGES', {'train': 12, 'validation': 8})
+  monkeypatch.setattr(sources, 'SHARD_BYTES', 1)
 
 
 @pytest.fixture

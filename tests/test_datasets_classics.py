@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cfg_jax.datasets import classics
-from tests.test_datasets_prepare import (
+from tests.raw_datasets import (
   assert_holds,
   content,
   grey_patches,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cfg_jax import figures, findings, paper, results
 from cfg_jax.evaluation import weights
-from tests.test_report import report_on, write_run
+from tests.reports import report_on, write_run
 
 
 def test_paper_tables():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cfg_jax import report
-from tests.test_report import W, write_run
+from tests.reports import W, write_run
 
 
 @pytest.fixture(scope='module')
