@@ -22,7 +22,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **kwargs) -> jax
   convolution = functools.partial(
     jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **kwargs
   )
-  if kernel.shape[:2] == (3, 3) and _small_and_wide(x):
+  _, height, width, channels = x.shape
+  if kernel.shape[:2] == (3, 3) and _small_and_wide(height, width, channels):
     return _of_platform(_product, convolution, x, kernel)
   return convolution(x, kernel)
 
@@ -36,7 +37,8 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array, *args, **kwargs) -> jax.
   def two_steps(x, kernel):
     return convolve(upsample(x), kernel, *args, **kwargs)
 
-  if _small_and_wide(jax.eval_shape(upsample, x)):
+  _, height, width, channels = x.shape
+  if _small_and_wide(2 * height, 2 * width, channels):
     return two_steps(x, kernel)
   return _of_platform(_phases, two_steps, x, kernel)
 
@@ -46,8 +48,7 @@ def upsample(x: jax.Array) -> jax.Array:
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
-def _small_and_wide(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
-  _, height, width, channels = x.shape
+def _small_and_wide(height: int, width: int, channels: int) -> bool:
   return height * width <= POSITIONS and channels >= CHANNELS
 
 

@@ -3,7 +3,7 @@
 The paper's result, which nobody has yet repeated with this code: FID 2.43 at w = 0.3, IS 421.03 at
 w = 4 (T = 256). Table 2 is one model sampled with T = 128, 256 and 1024.
 Cost by `--plan`, on eight H100 at 40 % of their peak: 109 hours for the model, then 9, 18 and 73
-for the 14 × 50 000 samples at each T; in all 209 hours, 1 670 of one H100.
+for the 14 × 50 000 samples at each T; in all 209 hours, 1 671 of one H100.
 
 Sources are abbreviated as in imagenet64.
 """

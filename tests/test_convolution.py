@@ -18,22 +18,19 @@ def layer(convolution, channels, size):
   )
 
 
-def assert_equal(ours, known, x, size=3):
-  """Value and gradients by the parameters and x; each is an operation and what comes before it."""
-  shape = jax.eval_shape(known[1], x).shape
-  g = jax.random.normal(jax.random.key(1), (*shape[:-1], 24))
+def assert_xlas(convolution, shape, size=3, before=lambda x: x):
+  """Value and gradients, by parameters and x, are those of XLA's convolution of before(x)."""
+  x = jax.random.normal(jax.random.key(0), shape)
   found = []
-  for convolution, before in (ours, known):
-    graph, params = layer(convolution, x.shape[-1], size)
-    y, back = jax.vjp(lambda params, x: nnx.merge(graph, params)(before(x)), params, x)  # noqa: B023
+  for op, first in ((convolution, lambda x: x), (jax.lax.conv_general_dilated, before)):
+    graph, params = layer(op, shape[-1], size)
+    f = lambda params, x: nnx.merge(graph, params)(first(x))  # noqa: B023, E731
+    y, back = jax.vjp(f, params, x)
+    g = jax.random.normal(jax.random.key(1), y.shape)
     found.append([y, *jax.tree.leaves(back(g))])
   assert len(found[0]) == 4  # y; bias, kernel, x
-  for a, b in zip(*found):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * jnp.abs(b).max())
-
-
-def images(*shape):
-  return jax.random.normal(jax.random.key(0), shape)
+  for ours, xlas in zip(*found):
+    np.testing.assert_allclose(ours, xlas, rtol=1e-4, atol=1e-4 * jnp.abs(xlas).max())
 
 
 def lowered(convolution, shape, size, platform, gradient=False):
@@ -43,15 +40,10 @@ def lowered(convolution, shape, size, platform, gradient=False):
   return f.trace(params, jnp.ones(shape)).lower(lowering_platforms=(platform,)).as_text()
 
 
-def same(x):
-  return x
-
-
 @pytest.mark.parametrize('shape', [(2, side, side), (3, 4, 8)])
 @pytest.mark.parametrize('size', [1, 3])
 def test_value_and_gradients_are_those_of_the_convolution(shape, size):
-  xla = jax.lax.conv_general_dilated
-  assert_equal((convolve, same), (xla, same), images(*shape, CHANNELS), size)
+  assert_xlas(convolve, (*shape, CHANNELS), size)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +51,7 @@ def test_value_and_gradients_are_those_of_the_convolution(shape, size):
   [(2, 5, 3, 7), (1, side, side, 32), (2, side, side // 2 + 1, CHANNELS), (1, 4, 8, CHANNELS)],
 )
 def test_the_enlarged_images_convolution_without_enlarging(shape):
-  xla = jax.lax.conv_general_dilated
-  assert_equal((convolve_upsampled, same), (xla, upsample), images(*shape))
+  assert_xlas(convolve_upsampled, shape, before=upsample)
 
 
 def test_upsample_repeats_each_pixel():
@@ -86,6 +77,7 @@ def test_on_cpus_four_small_convolutions_are_the_enlarged_images(gradient):
     return text.count('stablehlo.convolution(')
 
   assert [count(platform, (2, 8, 8, 32)) for platform in ('cpu', 'cuda', 'tpu')] == [4, 1, 1]
+  assert count('cpu', (2, side, side, CHANNELS)) == 4  # small and wide before it is enlarged
   assert count('cpu', (2, 4, 4, CHANNELS)) == 0  # a product, of the enlarged images
 
 
