@@ -148,6 +148,27 @@ def test_group_norm_is_flaxs(params):
   np.testing.assert_allclose(ours(x, scale, shift), want, atol=2e-5)
 
 
+@pytest.mark.parametrize('mean', (0.0, 10.0, 100.0, 1000.0, 3000.0))
+def test_group_norm_is_exact_however_far_the_mean_is_from_zero(mean):
+  """Value and gradient against float64; the first row is as far off as the rest, or farther."""
+  rng = np.random.default_rng(0)
+  x = (rng.normal(size=(2, 6, 6, 16)) + mean).astype(np.float32)
+  x[:, 0, 0] += 5
+  cotangent = rng.normal(size=x.shape).astype(np.float32)
+  y, pullback = jax.vjp(unet.GroupNorm(16, 4), jnp.asarray(x))
+
+  groups = (2, 36, 4, 4)
+  centred = x.astype(np.float64).reshape(groups)
+  centred -= centred.mean((1, 3), keepdims=True)
+  deviation = np.sqrt(np.square(centred).mean((1, 3), keepdims=True) + 1e-5)
+  want = centred / deviation
+  g = cotangent.astype(np.float64).reshape(groups)
+  along = (g * want).mean((1, 3), keepdims=True)
+  of_x = (g - g.mean((1, 3), keepdims=True) - want * along) / deviation
+  np.testing.assert_allclose(y, want.reshape(x.shape), atol=5e-6)
+  np.testing.assert_allclose(pullback(cotangent)[0], of_x.reshape(x.shape), atol=5e-6)
+
+
 def test_lambda_embedding_is_the_sinusoids_of_an_angle():
   lam = np.linspace(-20, 20, 41)
   t = 1000 * np.arctan(np.exp(-lam / 2)) / (np.pi / 2)
