@@ -19,10 +19,17 @@ import ml_collections
 import numpy as np
 from ml_collections import config_flags
 
-from cfg_jax import cli, costs, data, diffusion, guidance, sampling, sharding, train, train_state
-from cfg_jax import config as config_lib
-from cfg_jax.datasets import speed
-from cfg_jax.generate import make_sampler, sample_keys
+from cfg_jax.core import command as cli
+from cfg_jax.core import config as config_lib
+from cfg_jax.core import sharding
+from cfg_jax.core import state as train_state
+from cfg_jax.data import batches as data
+from cfg_jax.data.prepare import speed
+from cfg_jax.equations import diffusion, guidance
+from cfg_jax.equations import samplers as sampling
+from cfg_jax.generate.draw import make_sampler, sample_keys
+from cfg_jax.plan import flops as costs
+from cfg_jax.train import loop as train
 
 ROUNDS = 7
 

@@ -19,8 +19,9 @@ import numpy as np
 import scipy.linalg
 from absl import app, flags
 
-from cfg_jax import sharding
-from cfg_jax.evaluation import inception, metrics
+from cfg_jax.core import sharding
+from cfg_jax.evaluate import metrics
+from cfg_jax.evaluate.extractors import inception
 
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 32, 'Images at once, for both.')
 SIZE = flags.DEFINE_integer('size', 64, 'Their height and width.')

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from cfg_jax import cli
+from cfg_jax.core import command as cli
 
 ROOT = Path(__file__).parents[1]
 W = [k / 10 for k in range(41)]  # Section 4

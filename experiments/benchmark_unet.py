@@ -18,8 +18,11 @@ import numpy as np
 import torch
 from absl import flags
 
-from cfg_jax import adm, cli, sharding, train_state
-from cfg_jax.embedding import adm_lambdas
+from cfg_jax.core import command as cli
+from cfg_jax.core import sharding
+from cfg_jax.core import state as train_state
+from cfg_jax.nets import adm
+from cfg_jax.nets.embed import adm_lambdas
 from experiments.benchmark import seconds
 from tests import adm_reference
 

@@ -20,7 +20,9 @@ import numpy as np
 from absl import flags
 from matplotlib.colors import to_rgb
 
-from cfg_jax import cli, diffusion, guidance, sampling
+from cfg_jax.core import command as cli
+from cfg_jax.equations import diffusion, guidance
+from cfg_jax.equations import samplers as sampling
 
 # The paper gives no numbers for its figure. These overlap visibly at w = 0.
 RADIUS, STD = 1.2, 1.0

@@ -6,7 +6,7 @@ Table 2's sweep at 41 values of w; in its work directory the model, and the samp
 own w, are there already. Ends with figure5.png, the paper's values beside ours.
 """
 
-from experiments import sweep
+from cfg_jax.sweep import __main__ as sweep
 
 if __name__ == '__main__':
   sweep.run_papers(

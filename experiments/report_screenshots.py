@@ -18,7 +18,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from cfg_jax import cli
+from cfg_jax.core import command as cli
 
 # Name → width and height in CSS pixels, dark mode, the section at the top, width of the picture.
 VIEWS = {

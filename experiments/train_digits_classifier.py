@@ -1,6 +1,6 @@
-"""Trains the classifier behind FD-digits: cfg_jax/evaluation/digits.npz, in about a minute.
+"""Trains the classifier behind FD-digits, in about a minute.
 
-  python -m experiments.train_digits_classifier --out cfg_jax/evaluation/digits.npz
+  python -m experiments.train_digits_classifier --out cfg_jax/evaluate/extractors/digits.npz
 
 Every fifth digit (360 of 1 797) is held out. Images are shifted by up to a pixel and made noisy.
 """
@@ -14,9 +14,9 @@ import optax
 from absl import flags
 from sklearn.datasets import load_digits
 
-from cfg_jax import cli
-from cfg_jax.datasets.digits import to_uint8
-from cfg_jax.evaluation.digits import logits_and_features
+from cfg_jax.core import command as cli
+from cfg_jax.data.digits import to_uint8
+from cfg_jax.evaluate.extractors.digits import logits_and_features
 
 SHAPES = {'conv1': (3, 3, 1, 32), 'conv2': (3, 3, 32, 64), 'dense1': (1024, 64), 'dense2': (64, 10)}
 NUM_STEPS, BATCH_SIZE = 4000, 128

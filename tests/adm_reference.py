@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cfg_jax import unet
+from cfg_jax.nets import unet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ import ml_collections
 import pytest
 from absl import flags
 
-from cfg_jax import cli
-from cfg_jax.datasets import imagenet, sources
-from cfg_jax.evaluation.digits import DigitsExtractor
+from cfg_jax.core import command as cli
+from cfg_jax.data.prepare import imagenet, sources
+from cfg_jax.evaluate.extractors.digits import DigitsExtractor
 
 ROOT = Path(__file__).parents[1]
 # Half the time of a test is compilation: XLA's quickest, and each program once for all that inherit

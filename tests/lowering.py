@@ -14,8 +14,11 @@ import time
 import jax
 import jax.numpy as jnp
 
-from cfg_jax import config as config_lib
-from cfg_jax import generate, sharding, train, train_state
+from cfg_jax.core import config as config_lib
+from cfg_jax.core import sharding
+from cfg_jax.core import state as train_state
+from cfg_jax.generate import draw as generate
+from cfg_jax.train import loop as train
 from tests.conftest import load_config
 
 # Of several arrays; those of one are the norms' gradients.

@@ -14,8 +14,11 @@ import re
 import jax
 import jax.numpy as jnp
 
-from cfg_jax import config as config_lib
-from cfg_jax import run_costs, sharding, train, train_state
+from cfg_jax.core import config as config_lib
+from cfg_jax.core import sharding
+from cfg_jax.core import state as train_state
+from cfg_jax.plan import run_costs
+from cfg_jax.train import loop as train
 from tests.conftest import TINY, load_config
 
 

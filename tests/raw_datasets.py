@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from cfg_jax import datasets
-from cfg_jax.datasets import images, prepare
+from cfg_jax.data import registry as datasets
+from cfg_jax.data.prepare import __main__ as prepare
+from cfg_jax.data.prepare import images
 from tests.conftest import SYNSETS
 
 

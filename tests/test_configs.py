@@ -3,8 +3,9 @@
 import jax
 import pytest
 
-from cfg_jax import config as config_lib
-from cfg_jax import paper, unet
+from cfg_jax.core import config as config_lib
+from cfg_jax.nets import unet
+from cfg_jax.papers import tables as paper
 from tests.conftest import ROOT, load_config
 
 NUM_PARAMETERS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfg_jax.datasets import speed
+from cfg_jax.data.prepare import speed
 from tests.conftest import run
 
 # configs/cifar10.py as it is, but for its size: at full width a step takes seconds on two cores.
@@ -41,7 +41,7 @@ def test_a_folder_of_photographs_becomes_samples(tmp_path):
     file.write_bytes(jpeg)
   data_dir, workdir = tmp_path / 'data', tmp_path / 'run'
   flags = ('--source', tmp_path / 'source', '--size', 32, '--data_dir', data_dir, '--workers', 1)
-  assert '120 images of 2 classes' in command('cfg_jax.datasets.prepare', 'photos', *flags)
+  assert '120 images of 2 classes' in command('cfg_jax.data.prepare', 'photos', *flags)
 
   def train(steps):
     changes = SMALL | {'data.dir': data_dir, 'train.num_steps': steps}

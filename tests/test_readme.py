@@ -55,7 +55,7 @@ def test_one_run_step_by_step(tmp_path, data_dir):
 @pytest.mark.slow
 def test_the_first_command_at_a_tiny_size(tmp_path, data_dir):
   """And again, when nothing is left to do. `test_sweep` interrupts it."""
-  [line] = commands_of('experiments.sweep')[:1]
+  [line] = commands_of('cfg_jax.sweep')[:1]
   reports = []
   for _ in range(2):
     done = run(*tiny_command(line, tmp_path, data_dir))

@@ -1,0 +1,64 @@
+"""The data sets, by name: what a config calls `data.name`.
+
+A `Dataset` says what a model must know before any file is opened, and opens the files as a
+random-access source of {'image': uint8 (H, W, C), 'label': int, ...}. `DATASETS` holds those known
+by name; `get` also finds a user's own, once `python -m cfg_jax.data.prepare` has put them into
+the data directory. Neither preparing nor reading needs TensorFlow.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from cfg_jax.data import digits, prepared
+from cfg_jax.data.prepared import fingerprint
+
+__all__ = ['DATASETS', 'Dataset', 'fingerprint', 'get']
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """One data set: image shape (H, W, C), how many classes and training images, how it is opened.
+
+  `open(data_dir, split)` returns a random-access source; it builds the files where that is cheap,
+  and otherwise raises ValueError with one line that says how to prepare them.
+  """
+
+  image_shape: tuple[int, int, int]
+  num_classes: int
+  num_train: int
+  open: Callable[[Path, str], Sequence[dict]]
+
+
+def _on_disk(
+  name: str, image_shape: tuple[int, int, int], num_classes: int, num_train: int
+) -> Dataset:
+  return Dataset(image_shape, num_classes, num_train, partial(prepared.open_source, name))
+
+
+DATASETS: dict[str, Dataset] = {
+  'digits': Dataset((8, 8, 1), 10, 1797, digits.open_source),
+  'mnist': _on_disk('mnist', (28, 28, 1), 10, 60_000),
+  'fashion_mnist': _on_disk('fashion_mnist', (28, 28, 1), 10, 60_000),
+  'cifar10': _on_disk('cifar10', (32, 32, 3), 10, 50_000),
+  'imagenet64': _on_disk('imagenet64', (64, 64, 3), 1000, 1_281_167),
+  'imagenet128': _on_disk('imagenet128', (128, 128, 3), 1000, 1_281_167),
+}
+
+
+def get(name: str, data_dir: Path) -> Dataset:
+  """The data set called `name`: one of `DATASETS`, or the user's own, prepared in `data_dir`.
+
+  Raises ValueError where it is neither.
+  """
+  if name in DATASETS:
+    return DATASETS[name]
+  if not (Path(data_dir) / name).is_dir():
+    raise ValueError(
+      f'data.name={name!r} is none of {", ".join(DATASETS)}, and nothing of that name is prepared '
+      f'in {data_dir}: see python -m cfg_jax.data.prepare --help'
+    )
+  info = prepared.builder(name, data_dir).info
+  image, label = info.features['image'], info.features['label']
+  return _on_disk(name, image.shape, label.num_classes, info.splits['train'].num_examples)

@@ -1,0 +1,1 @@
+"""The papers, as pure functions of λ. They import JAX alone."""

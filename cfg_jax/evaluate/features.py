@@ -1,0 +1,166 @@
+"""What every feature extractor is, and how images stream through one into what metrics need."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cfg_jax.core.progress import Progress
+from cfg_jax.evaluate import metrics
+from cfg_jax.evaluate.statistics import Moments
+
+SAVE_SECONDS = 60.0  # how often a stream leaves on disk what it has
+
+
+class Extractor(Protocol):
+  """A network that sees images: `name` and `sha256` (of its weights) say which.
+
+  `dim` is D, the number of its features.
+  """
+
+  name: str
+  sha256: str
+  dim: int
+
+  def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Features of uint8 images (N, H, W, C), any N.
+
+    'features': (N, D), for distances; 'logits': (N, K), for the Inception Score; 'spatial', where
+    the network has them: (N, D'), for sFID.
+    """
+
+
+@dataclasses.dataclass
+class Features:
+  """What is held of n images: moments for Fréchet distances, and rows of logits and features.
+
+  logits: (M, K), kept: (M, D), of all images or of those that were to be kept. `fingerprint` is a
+  sha256 of the pixels of all n images in order, whatever the batches.
+  """
+
+  moments: Moments
+  spatial: Moments | None
+  logits: np.ndarray
+  kept: np.ndarray
+  fingerprint: str
+
+  @property
+  def probs(self) -> np.ndarray:
+    """p(y|x), float64 (M, K)."""
+    return metrics.softmax(self.logits)
+
+
+def settings(extractor: Extractor) -> dict[str, str]:
+  """What must be equal where two sets of features are compared."""
+  return {
+    'extractor': extractor.name,
+    'extractor_sha256': extractor.sha256,
+    'resize': getattr(extractor, 'resize', 'none'),
+  }
+
+
+def stream(
+  batches: Iterable[np.ndarray],
+  extractor: Extractor,
+  *,
+  keep: np.ndarray | None = None,
+  progress: Progress | None = None,
+  resume: Path | None = None,
+) -> Features:
+  """Runs uint8 batches (n, H, W, C) through the extractor; holds one batch of images at a time.
+
+  keep: which images' features and logits to hold as they are (KID, precision/recall, IS), as a mask
+  over all N images; by default all. progress: is told of images as they are done. resume: a file
+  that holds what is done so far, written every minute and removed at the end; a restart over the
+  same images goes on from it.
+  Raises ValueError on features that are not finite, where there is no image at all, and where
+  `resume` is of other images or settings.
+  """
+  earlier = _load(resume, settings(extractor)) if resume and resume.exists() else None
+  if earlier:
+    moments, spatial, known = earlier.moments, earlier.spatial, earlier.moments.n
+    logits, kept = [earlier.logits], [earlier.kept]
+  else:
+    moments, spatial, known, logits, kept = None, None, 0, [], []
+  fingerprint, done, saved = '', 0, time.monotonic()
+  if progress and known:
+    progress.update(known)
+
+  def so_far() -> Features:
+    return Features(moments, spatial, np.concatenate(logits), np.concatenate(kept), fingerprint)
+
+  for images in batches:
+    for image in images:
+      fingerprint = hashlib.sha256(fingerprint.encode() + image.tobytes()).hexdigest()
+      done += 1
+      if done == known and fingerprint != earlier.fingerprint:
+        raise ValueError(f'{resume} is of other images; remove it to begin anew.')
+    images = images[max(0, len(images) - max(0, done - known)) :]  # those not known yet
+    if not len(images):
+      continue
+    out = extractor(images)
+    f = out['features']
+    moments = (moments or Moments.zeros(f.shape[1])).update(f)
+    if 'spatial' in out:
+      spatial = (spatial or Moments.zeros(out['spatial'].shape[1])).update(out['spatial'])
+    rows = slice(None) if keep is None else keep[done - len(f) : done]
+    logits.append(out['logits'][rows])
+    kept.append(f[rows])
+    if progress:
+      progress.update(len(images))
+    if resume and time.monotonic() - saved > SAVE_SECONDS:
+      _save(resume, so_far(), settings(extractor))
+      saved = time.monotonic()
+  if done < known:
+    raise ValueError(f'{resume} is of other images; remove it to begin anew.')
+  if not done:
+    raise ValueError('no images to evaluate.')
+  if resume:
+    resume.unlink(missing_ok=True)
+  return so_far()
+
+
+def _save(path: Path, found: Features, made_with: dict) -> None:
+  """Writes unfinished features, the whole file or nothing."""
+  arrays = {f'moments_{k}': v for k, v in vars(found.moments).items()}
+  if found.spatial is not None:
+    arrays |= {f'spatial_{k}': v for k, v in vars(found.spatial).items()}
+  part = path.with_name(f'{path.name}.{os.getpid()}.part')  # runs may share a reference
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with part.open('wb') as file:
+    np.savez(
+      file,
+      logits=found.logits,
+      kept=found.kept,
+      fingerprint=found.fingerprint,
+      settings=json.dumps(made_with),
+      **arrays,
+    )
+  part.replace(path)
+
+
+def _load(path: Path, made_with: dict) -> Features:
+  """What `_save` wrote; ValueError where the file is damaged or of other settings."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = dict(file)
+    moments = [
+      Moments(int(arrays[f'{k}_n']), arrays[f'{k}_sum'], arrays[f'{k}_outer'])
+      for k in ('moments', 'spatial')
+      if f'{k}_n' in arrays
+    ]
+    spatial = moments[1] if len(moments) > 1 else None
+    fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
+    found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
+  except (zipfile.BadZipFile, OSError, ValueError, LookupError) as error:
+    raise ValueError(f'{path} is damaged ({error}); remove it to begin anew.') from None
+  if settings_then != made_with:
+    raise ValueError(f'{path} is of {settings_then}, not {made_with}; remove it to begin anew.')
+  return found

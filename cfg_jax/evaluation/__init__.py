@@ -1,1 +1,0 @@
-"""Fréchet distance, Inception Score and their kin, from features that stream out of JAX."""

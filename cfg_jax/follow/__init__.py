@@ -1,0 +1,1 @@
+"""Evaluates a run while it trains."""

@@ -1,0 +1,69 @@
+"""One noise under any w: what the slider of experiments/guidance_explorer.ipynb shows.
+
+model = explore.load('runs/digits/p_uncond=0.1')
+images = explore.render(1.5, 0, model)  # one image of each class
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from cfg_jax.core import config as config_lib
+from cfg_jax.core import sharding
+from cfg_jax.generate.draw import check_guidance, load_params, make_sampler
+from cfg_jax.report import figures
+
+
+class Model(NamedTuple):
+  """A trained network and its sampler, as `config.sample` has it (but for w, seed and labels)."""
+
+  config: ml_collections.ConfigDict
+  step: int
+  params: Any
+  draw: Callable  # (params, indices, c, w) → uint8, see `generate.make_sampler`
+
+
+def load(workdir: str | Path, step: int | None = None, **sample: Any) -> Model:
+  """The newest whole checkpoint of a run, or that of `step`.
+
+  sample: fields of the run's `config.sample` to change, such as num_steps=64. Raises ValueError
+  where there is no run, no whole checkpoint, or a wrong setting.
+  """
+  config = config_lib.of_run(Path(workdir))
+  config.sample.update(sample)
+  config_lib.validate(config, 1)
+  mesh = sharding.data_mesh()
+  step, params = load_params(config, Path(workdir), step, mesh)
+  return Model(config, step, params, make_sampler(config, mesh))
+
+
+def render(w: float, seed: int, model: Model, classes: Sequence[int] = range(10)) -> np.ndarray:
+  """Algorithm 2 from one noise for each class: uint8 (classes, H, W, C).
+
+  w: Section 3; −1 is the unconditional model, and shows one image whatever the class. seed: which
+  noise; the image of class c is number `seed` of `generate --labels c`. w and seed are traced: only
+  another number of classes compiles again. Raises ValueError where there is no such class, or w
+  needs an ∅ that the network has never seen.
+  """
+  check_guidance(model.config, [w])
+  num_classes = config_lib.dataset_of(model.config).num_classes
+  wrong = [c for c in classes if not 0 <= c < num_classes]
+  if wrong or not len(classes):
+    raise ValueError(f'classes={list(classes)} must be some of 0 to {num_classes - 1}.')
+  devices = jax.device_count()
+  filled = np.resize(np.array(classes, np.int32), -(-len(classes) // devices) * devices)
+  indices = np.full(len(filled), seed, np.int32)
+  images = model.draw(model.params, indices, filled, np.full(len(filled), w, np.float32))
+  return np.asarray(images)[: len(classes)]
+
+
+def picture(rows: Sequence[np.ndarray], pixels: int = 64) -> bytes:
+  """A PNG of rows of images, each (N, H, W, C) uint8, enlarged to about `pixels` a side."""
+  images = np.stack(rows)
+  scale = max(1, pixels // images.shape[2])
+  png, _ = figures.sheet(images.repeat(scale, axis=2).repeat(scale, axis=3))
+  return png

@@ -1,0 +1,1 @@
+"""Networks, and the published weights that fit them."""

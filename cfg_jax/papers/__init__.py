@@ -1,0 +1,1 @@
+"""What each paper claims: its tables, its findings, its sweeps."""

@@ -1,0 +1,1 @@
+"""What a config costs, before any money is spent."""

@@ -1,0 +1,1 @@
+"""metrics and samples → report.html and report.csv."""

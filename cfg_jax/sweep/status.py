@@ -1,0 +1,136 @@
+"""How far a sweep is, as the files of its work directory tell it: for the launcher and --status."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from cfg_jax.core.checkpoint import steps_on_disk
+from cfg_jax.evaluate import scoring as external
+from cfg_jax.generate.draw import sample_sets
+from cfg_jax.sweep.grid import Run, Sampling
+
+
+class Look(NamedTuple):
+  """What there is of a run, and in `calls` how many network calls for one image are still to do."""
+
+  step: int
+  num_steps: int
+  note: str  # of the training
+  trained: bool
+  images: int
+  num_images: int
+  calls: int
+  cells: int
+  num_cells: int
+
+  @property
+  def done(self) -> bool:
+    """Whether nothing is left to do."""
+    return self.trained and (self.images, self.cells) == (self.num_images, self.num_cells)
+
+
+def look(workdir: Path, run: Run) -> Look:
+  """Reads the files of one run."""
+  folder, train = workdir / run.name, run.config.train
+  trained = max(steps_on_disk(folder), default=0) >= train.num_steps
+  step, note = (train.num_steps, '') if trained else _training(folder, train)
+  images = num_images = calls = cells = num_cells = 0
+  for sampling in run.samplings:
+    n = sampling.config.sample.num_samples
+    for sample_set in sample_sets(sampling.config, sampling.step):
+      present = len(sample_set.present(folder) & set(range(n)))
+      images += present
+      num_images += n
+      calls += (n - present) * sample_set.num_steps * (1 if sample_set.w == 0 else 2)
+    cells += len(evaluated(folder, sampling))
+    num_cells += len(sampling.config.sample.w)
+  return Look(step, train.num_steps, note, trained, images, num_images, calls, cells, num_cells)
+
+
+def _training(folder, train):
+  """The last logged step, and a few words on it."""
+  lines = json_lines(folder / 'metrics.jsonl')
+  if not lines:
+    return 0, ''
+  last = lines[-1]
+  seconds = (train.num_steps - last['step']) * train.batch_size / last['images_per_s']
+  return last['step'], f'loss {last["loss"]:.3f}, {seconds:.0f} s left'
+
+
+def missing(folder: Path, sampling: Sampling, indices: range) -> bool:
+  """Whether any image with one of these indices is still to be drawn."""
+  sets = sample_sets(sampling.config, sampling.step)
+  return any(not set(indices) <= s.present(folder) for s in sets)
+
+
+def evaluated(folder: Path, sampling: Sampling) -> list[dict]:
+  """The lines of evals.jsonl that are of this sampling's cells."""
+  config = sampling.config
+  ours = {'n': config.sample.num_samples, 'extractor': config.evaluate.extractor}
+  ours |= {'dataset': config.data.name, 'metric_settings': external.METRIC_SETTINGS}
+  paths = {s.path for s in sample_sets(config, sampling.step)}
+  lines = {}
+  for line in json_lines(folder / 'evals.jsonl'):
+    if line.get('samples') in paths and ours.items() <= line.items():
+      lines[line['samples']] = line
+  return list(lines.values())
+
+
+def json_lines(path: Path) -> list[dict]:
+  """The lines of a file that others append to, without one that is not yet whole."""
+  if not path.exists():
+    return []
+  return [
+    json.loads(line) for line in path.read_text().splitlines(keepends=True) if line[-1] == '\n'
+  ]
+
+
+class Board:
+  """One line for each run: a live table on a terminal; elsewhere lines that changed, now and then.
+
+  seconds: the least time between two lines that say the same of a run but for its numbers.
+  """
+
+  HEAD = ('model', 'step', 'images', 'evaluated', '')
+
+  def __init__(self, seconds: float = 15.0):
+    """Writes to stdout."""
+    self._live = sys.stdout.isatty()
+    self._seconds, self._height, self._told = seconds, 0, {}
+
+  def show(self, rows: list[tuple[str, Look, str]]) -> None:
+    """Shows (name, look, state) for each run."""
+    cells = [
+      (
+        name,
+        f'{look.step}/{look.num_steps}',
+        f'{look.images}/{look.num_images}',
+        f'{look.cells}/{look.num_cells}',
+        ', '.join(filter(None, (state, look.note if state == 'running' else ''))),
+      )
+      for name, look, state in rows
+    ]
+    if self._live:
+      width = shutil.get_terminal_size().columns - 1  # a line that wraps would be two
+      lines = [line[:width] for line in table([self.HEAD, *cells])]
+      up = f'\x1b[{self._height}A' if self._height else ''
+      print(up + ''.join(f'\r\x1b[K{line}\n' for line in lines), end='', flush=True)
+      self._height = len(lines)
+      return
+    for (name, look, state), (_, step, images, evaluated, words) in zip(rows, cells):
+      stage = state, look.trained, look.images == look.num_images, look.done
+      before, then, line = self._told.get(name, (None, 0.0, ''))
+      now = time.monotonic()
+      text = f'{name}: step {step}, images {images}, evaluated {evaluated}: {words}'
+      if stage != before or (now - then > self._seconds and text != line):
+        self._told[name] = stage, now, text
+        print(text, flush=True)
+
+
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+  """Rows of text as aligned lines."""
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  return ['  '.join(f'{text:<{n}}' for text, n in zip(row, widths)).rstrip() for row in rows]

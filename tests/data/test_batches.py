@@ -1,0 +1,70 @@
+"""Batches: what the model is fed, and that their position is one integer."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from cfg_jax.data import batches as data
+from cfg_jax.data import registry as datasets
+
+
+@pytest.fixture(scope='module')
+def source(data_dir):
+  return datasets.DATASETS['digits'].open(data_dir, 'train')
+
+
+def take(iterator, n):
+  return [next(iterator) for _ in range(n)]
+
+
+def batches(source, **changes):
+  arguments = {'batch_size': 64, 'seed': 0, 'flip': False} | changes
+  return data.Batches(source, **arguments)
+
+
+def test_the_digits_are_scikit_learns(source):
+  original = load_digits()
+  pairs = {(e['image'].tobytes(), int(e['label'])) for e in (source[i] for i in range(len(source)))}
+  levels = np.round(original.images * (255 / 16)).astype(np.uint8)
+  assert pairs == {(image.tobytes(), int(label)) for image, label in zip(levels, original.target)}
+
+
+def test_batches_are_float32_nhwc_in_minus_one_to_one_with_int32_labels(source):
+  batch = next(batches(source))
+  assert batch['x'].shape == (64, 8, 8, 1) and batch['x'].dtype == np.float32
+  assert batch['c'].shape == (64,) and batch['c'].dtype == np.int32
+  assert batch['x'].min() == -1 and batch['x'].max() == 1
+  assert set(batch['c']) <= set(range(10))
+
+
+def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(source):
+  first, second = (
+    np.concatenate([b['c'] for b in take(batches(source, batch_size=1797, position=k * 1797), 1)])
+    for k in range(2)
+  )
+  assert np.array_equal(np.bincount(first), np.bincount(load_digits().target))
+  assert np.array_equal(np.bincount(second), np.bincount(first))
+  assert not np.array_equal(first, second)
+
+
+def test_a_position_resumes_exactly(source):
+  """Also past the end of an epoch (1 797 is no multiple of 64), and with random flips."""
+  straight = take(batches(source, flip=True), 40)
+  resumed = take(batches(source, flip=True, position=25 * 64), 15)
+  for a, b in zip(straight[25:], resumed):
+    np.testing.assert_array_equal(a['x'], b['x'])
+    np.testing.assert_array_equal(a['c'], b['c'])
+
+
+def test_flips_mirror_about_half_of_the_images(source):
+  plain, flipped = (take(batches(source, flip=flip), 8) for flip in (False, True))
+  x, y = (np.concatenate([b['x'] for b in part]) for part in (plain, flipped))
+  same = (x == y).all(axis=(1, 2, 3))
+  mirrored = (x[:, :, ::-1] == y).all(axis=(1, 2, 3))
+  assert (same | mirrored).all()
+  assert 0.4 < same.mean() < 0.6
+
+
+def test_seeds_differ(source):
+  a, b = (next(batches(source, seed=seed))['c'] for seed in (0, 1))
+  assert not np.array_equal(a, b)

@@ -1,0 +1,144 @@
+"""Section 3: the algebra of w, against an exact mixture, and what it asks of the network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfg_jax.equations import diffusion, guidance
+from experiments import figure2_gaussians as mixture
+
+B, IMAGE, NULL = 5, (3, 2, 1), 10
+
+
+def batch(seed=0):
+  """eps_cond, eps_uncond or z, …: (2, B, *IMAGE), and one λ and one class for each sample."""
+  rng = np.random.default_rng(seed)
+  pair = rng.normal(size=(2, B, *IMAGE)).astype(np.float32)
+  return pair, np.linspace(-20, 20, B, dtype=np.float32), np.arange(B)
+
+
+def eps_fn(z, lam, c):
+  """A stand-in for the network: of each sample by itself, and not linear in anything."""
+  lam, c = (a.reshape(-1, *(1,) * len(IMAGE)) for a in (lam, c))
+  return jnp.sin(3 * z + 0.1 * lam) + jnp.cos(c + z)
+
+
+class TestGuidedEps:
+  @pytest.mark.parametrize('w', [-1.0, 0.0, 0.1, 4.0, np.array([-1, 0, 0.3, 2, 4], np.float32)])
+  def test_equation_6(self, w):
+    (cond, uncond), _, _ = batch()
+    per_sample = np.broadcast_to(np.float64(w), B).reshape(B, 1, 1, 1)
+    exact = (1 + per_sample) * np.float64(cond) - per_sample * np.float64(uncond)
+    for f in (guidance.guided_eps, jax.jit(guidance.guided_eps)):
+      np.testing.assert_allclose(f(cond, uncond, w), exact, rtol=1e-5, atol=1e-6)
+
+  def test_ends_are_exact(self):
+    (cond, uncond), _, _ = batch()
+    for f in (guidance.guided_eps, jax.jit(guidance.guided_eps)):
+      np.testing.assert_array_equal(f(1e6 * cond, uncond, -1.0), uncond)
+      np.testing.assert_array_equal(f(cond, 1e6 * uncond, 0.0), cond)
+
+  @pytest.mark.parametrize('lam', [-20.0, -3.0, 0.0, 4.0])
+  def test_is_guidance_by_the_implicit_classifier(self, lam):
+    """ε̃ = ε(z, c) − w σ_λ ∇ log p(c|z), where p(c|z) and both ε of a mixture are exact."""
+    z = np.random.default_rng(1).normal(size=(B, 2)).astype(np.float32) * 1.5
+    c, w = np.arange(B) % 3, np.linspace(0, 4, B, dtype=np.float32)
+    alpha, sigma = diffusion.alpha_sigma(lam)
+    variance = (alpha * mixture.STD) ** 2 + sigma**2
+
+    def log_posterior(z, c):
+      log_joint = -jnp.sum((z - alpha * mixture.MEANS) ** 2, axis=-1) / (2 * variance)
+      return jax.nn.log_softmax(log_joint)[c]
+
+    lams = jnp.full(B, lam)
+    exact_eps = jax.jit(mixture.exact_eps)
+    cond = exact_eps(z, lams, c)
+    uncond = exact_eps(z, lams, jnp.full(B, mixture.NULL_CLASS))
+    classifier = jax.jit(jax.vmap(jax.grad(log_posterior)))(z, c)
+    expected = cond - w[:, None] * sigma * classifier
+    np.testing.assert_allclose(guidance.guided_eps(cond, uncond, w), expected, atol=5e-6)
+
+  def test_w_has_one_value_a_sample(self):
+    (cond, uncond), _, _ = batch()
+    with pytest.raises(AssertionError):
+      guidance.guided_eps(cond, uncond, jnp.zeros(B + 1))
+
+  def test_scale(self):
+    """Of the other literature: ε̃ = ε(z) + s (ε(z, c) − ε(z))."""
+    (cond, uncond), _, _ = batch()
+    assert guidance.w_from_scale(1) == 0 and guidance.w_from_scale(0) == -1
+    ours = guidance.guided_eps(cond, uncond, guidance.w_from_scale(7.5))
+    np.testing.assert_allclose(ours, uncond + 7.5 * (cond - uncond), rtol=1e-5, atol=1e-5)
+
+
+class TestGuide:
+  def test_each_sample_with_its_class_and_with_null(self):
+    """One call on both passes equals two calls, for w of one value or of one a sample."""
+    (z, _), lam, c = batch()
+    cond, uncond = eps_fn(z, lam, c), eps_fn(z, lam, np.full(B, NULL))
+    for w in (2.0, np.array([-1, 0, 0.3, 2, 4], np.float32)):
+      both = guidance.guide(eps_fn, c, w, NULL)(z, lam)
+      np.testing.assert_allclose(both, guidance.guided_eps(cond, uncond, w), rtol=1e-5, atol=1e-6)
+
+  @pytest.mark.parametrize('w', [-1.0, np.full(B, -1.0, np.float32)])
+  def test_w_minus_1_is_the_unconditional_model_exactly(self, w):
+    (z, _), lam, c = batch()
+    for null in (NULL, 3):
+      unconditional = eps_fn(z, lam, np.full(B, null))
+      np.testing.assert_array_equal(guidance.guide(eps_fn, c, w, null)(z, lam), unconditional)
+
+  @pytest.mark.parametrize('jitted', [False, True])
+  @pytest.mark.parametrize(
+    'w, rows',
+    [
+      (0, B),
+      (0.0, B),
+      (np.zeros(B), B),
+      (jnp.zeros(B), B),
+      (0.1, 2 * B),
+      (np.arange(B), 2 * B),
+      (-1.0, 2 * B),
+    ],
+  )
+  def test_known_w_of_0_has_no_null_half(self, jitted, w, rows):
+    """Not in the program at all, though the sampler around it be compiled."""
+    (z, _), lam, c = batch()
+    seen = []
+
+    def counted(z, lam, c):
+      seen.append((z.shape[0], lam.shape[0], c.shape[0]))
+      return eps_fn(z, lam, c)
+
+    def call(z, lam):
+      return guidance.guide(counted, c, w, NULL)(z, lam)
+
+    (jax.jit(call) if jitted else call)(z, lam)
+    assert seen == [(rows,) * 3]
+
+  def test_traced_w_of_0_computes_no_null_half(self):
+    """One program for every w, which decides as it runs."""
+    (z, _), lam, c = batch()
+    seen, traces = [], []
+
+    def counted(z, lam, c):
+      jax.debug.callback(functools.partial(seen.append, z.shape[0]))
+      return eps_fn(z, lam, c)
+
+    @jax.jit
+    def call(z, lam, w):
+      traces.append(w)
+      return guidance.guide(counted, c, w, NULL)(z, lam)
+
+    one_guided = np.zeros(B, np.float32)
+    one_guided[2] = 0.5
+    for w, rows in ((np.zeros(B), B), (one_guided, 2 * B), (np.full(B, -1.0), 2 * B)):
+      eps = call(z, lam, w.astype(np.float32))
+      jax.effects_barrier()
+      assert seen == [rows]
+      seen.clear()
+      exact = guidance.guided_eps(eps_fn(z, lam, c), eps_fn(z, lam, np.full(B, NULL)), w)
+      np.testing.assert_allclose(eps, exact, rtol=1e-5, atol=1e-6)
+    assert len(traces) == 1

@@ -1,0 +1,150 @@
+"""Evaluation of the digits: a good classifier, numbers that are what they say, none redone."""
+
+import functools
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfg_jax.core import config as config_lib
+from cfg_jax.evaluate import __main__ as evaluate
+from cfg_jax.evaluate import features, metrics
+from cfg_jax.evaluate.extractors.digits import DigitsExtractor, logits_and_features
+from cfg_jax.generate import draw as generate
+from cfg_jax.generate.store import SampleSet
+from cfg_jax.train import loop as train
+from experiments import train_digits_classifier
+
+
+def test_the_shipped_classifier_is_right_on_98_percent_of_held_out_digits():
+  _, (images, labels) = train_digits_classifier.split()
+  assert len(images) == 360
+  accuracy = np.mean(DigitsExtractor()(images)['logits'].argmax(axis=1) == labels)
+  assert accuracy >= 0.98
+
+
+def test_features_do_not_depend_on_the_batch():
+  (images, _), _ = train_digits_classifier.split()
+  extractor = DigitsExtractor()
+  whole = extractor(images[:700])
+  parts = [extractor(images[a:b]) for a, b in ((0, 1), (1, 501), (501, 700))]
+  for name in ('features', 'logits'):
+    np.testing.assert_allclose(np.concatenate([p[name] for p in parts]), whole[name], atol=1e-5)
+  with pytest.raises(ValueError, match='float32'):
+    extractor(images.astype(np.float32))
+
+
+def test_the_features_are_those_of_the_weights():
+  extractor = DigitsExtractor()
+  images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+  logits, features = logits_and_features(extractor._params, jnp.asarray(images))
+  out = extractor(images)
+  np.testing.assert_allclose(out['logits'], logits, rtol=1e-4, atol=1e-4)
+  assert features.shape == (3, 64) and out['features'].shape == (3, 64)
+
+
+@pytest.fixture
+def evaluated(tiny, tmp_path):
+  tiny.train.num_steps = 4
+  train.train(tiny, tmp_path)
+  step = generate.generate(tiny, tmp_path)
+  evaluate.evaluate(tiny, tmp_path, step)
+  return tiny, tmp_path, step
+
+
+def lines(workdir):
+  return [json.loads(line) for line in (workdir / 'evals.jsonl').read_text().splitlines()]
+
+
+class Idle(DigitsExtractor):
+  """Has nothing to do."""
+
+  def __call__(self, images):
+    raise AssertionError('nothing is left to evaluate, not even a reference')
+
+
+def test_every_line_has_its_provenance_and_is_written_once(evaluated):
+  config, workdir, step = evaluated
+  found = lines(workdir)
+  assert [line['w'] for line in found] == list(config.sample.w)
+  for line in found:
+    assert line['step'] == step and line['ema'] is True and line['T'] == config.sample.num_steps
+    assert line['v'] == config.sample.v and line['n'] == config.sample.num_samples
+    assert line['seed'] == 0 and line['labels'] == 'balanced' and line['p_uncond'] == 0.1
+    assert line['extractor'] == 'digits'
+    assert line['extractor_sha256'] == DigitsExtractor().sha256
+    assert line['reference'] == 'digits-train' and line['reference_n'] == 1797
+    assert line['metrics'].keys() == {
+      *('FD-digits', 'IS', 'IS_std', 'KID', 'KID_std', 'precision', 'recall'),
+      *('density', 'coverage', 'accuracy'),
+    }
+  before = (workdir / 'evals.jsonl').stat().st_mtime_ns
+  evaluate.evaluate(config, workdir, step, extractor=Idle())
+  assert (workdir / 'evals.jsonl').stat().st_mtime_ns == before
+  config.sample.w = (0.0, 1.0, 2.0)
+  generate.generate(config, workdir)
+  evaluate.evaluate(config, workdir, step)
+  assert lines(workdir)[:2] == found and lines(workdir)[2]['w'] == 2.0
+
+
+def test_the_numbers_are_those_of_the_images(evaluated):
+  config, workdir, step = evaluated
+  line = lines(workdir)[1]
+  sample_set = generate.sample_sets(config, step)[1]
+  images = np.concatenate([images for images, _ in sample_set.read(workdir, 20)])
+  out = DigitsExtractor()(images)
+  source = config_lib.dataset_of(config).open(config.data.dir, 'train')
+  real = DigitsExtractor()(np.stack([source[i]['image'] for i in range(len(source))]))['features']
+  real, fake = real.astype(np.float64), out['features'].astype(np.float64)
+  distance = metrics.frechet_distance(fake.mean(0), np.cov(fake.T), real.mean(0), np.cov(real.T))
+  np.testing.assert_allclose(line['metrics']['FD-digits'], distance, rtol=1e-6)
+  accuracy = np.mean(out['logits'].argmax(axis=1) == np.arange(20) % 10)
+  np.testing.assert_allclose(line['metrics']['accuracy'], accuracy)
+
+
+def test_real_digits_score_near_the_best(tiny, tmp_path):
+  """1 000 real digits against all: a small distance, IS near 10, precision and coverage near 1."""
+  (images, labels), _ = train_digits_classifier.split()
+  order = np.random.RandomState(0).permutation(len(images))
+  images, labels = images[order], labels[order]
+  tiny.sample.num_samples, tiny.sample.w = 1000, (0.0,)
+  [sample_set] = generate.sample_sets(tiny, 0)
+  assert isinstance(sample_set, SampleSet)
+  sample_set.write(tmp_path, 0, images[:1000], labels[:1000].astype(np.int32))
+  evaluate.evaluate(tiny, tmp_path, 0)
+  found = lines(tmp_path)[0]['metrics']
+  assert found['FD-digits'] < 5 and found['IS'] > 9.3 and found['accuracy'] > 0.99
+  assert found['precision'] > 0.9 and found['coverage'] > 0.9
+
+
+def test_missing_samples_are_an_error(tiny, tmp_path):
+  with pytest.raises(ValueError, match='has 0 of 20 samples'):
+    evaluate.evaluate(tiny, tmp_path, 4)
+
+
+def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, capsys, interrupted):
+  """Killed at the second file of the second set: the first set's line and file are not redone."""
+  monkeypatch.setattr(features, 'SAVE_SECONDS', -1)
+  small = functools.partialmethod(SampleSet.read, batch_size=10)
+  monkeypatch.setattr(SampleSet, 'read', small)
+  (images, labels), _ = train_digits_classifier.split()
+  for sample_set in generate.sample_sets(tiny, 0):
+    for i in (0, 10):
+      part = slice(i, i + 10)
+      sample_set.write(tmp_path, i, images[part] // int(1 + sample_set.w), labels[part])
+  straight = tmp_path / 'straight'
+  shutil.copytree(tmp_path / 'samples', straight / 'samples')
+  evaluate.evaluate(tiny, straight, 0)
+  interrupted.most = 35
+  with pytest.raises(KeyboardInterrupt):
+    evaluate.evaluate(tiny, tmp_path, 0, extractor=interrupted())
+  assert len(lines(tmp_path)) == 1
+  capsys.readouterr()
+  interrupted.seen, interrupted.most = 0, np.inf
+  evaluate.evaluate(tiny, tmp_path, 0, extractor=interrupted())
+  assert interrupted.seen == 10
+  assert f'evaluate {tmp_path.name}: 20/20 images' in capsys.readouterr().out
+  assert [line | {'run': 'straight'} for line in lines(tmp_path)] == lines(straight)
+  assert not list(tmp_path.rglob('*unfinished*'))

@@ -1,0 +1,97 @@
+"""Runs as `report` reads them, and its page as a reader sees it."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from cfg_jax.report import page as report
+
+W = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)
+
+
+def write_run(
+  workdir,
+  run,
+  p_uncond,
+  *,
+  ws=W,
+  T=32,
+  n=100,
+  dataset='digits',
+  metrics=None,
+  distance='FD-digits',
+  images=None,
+  extra=None,
+):
+  """A run as `evaluate` and `generate` leave it: plausible numbers, digits that sharpen with w."""
+  folder = workdir / run
+  folder.mkdir(parents=True, exist_ok=True)
+  config = {'train': {'p_uncond': p_uncond}, 'versions': {'jax': '0.10.2'}}
+  (folder / 'config.json').write_text(json.dumps(config))
+  if images is None:
+    digits = load_digits()
+    order = np.concatenate(
+      [np.flatnonzero(digits.target == i % 10)[i // 10, None] for i in range(n)]
+    )
+    images = digits.images[order][..., None] / 16
+  noise = np.random.default_rng(0).normal(size=images.shape)
+  lines = []
+  for w in ws:
+    samples = f'samples/step=1500,ema/T={T},v=0.3,seed=0,labels=balanced/w={w:g}'
+    out = folder / samples
+    out.mkdir(parents=True, exist_ok=True)
+    pixels = np.clip(images + noise * 0.3 / (1 + 2 * w), 0, 1)
+    for k, part in enumerate(np.array_split(np.arange(n), 2)):
+      np.savez(
+        out / f'{k:05d}.npz',
+        images=np.round(pixels[part] * 255).astype(np.uint8),
+        labels=(part % 10).astype(np.int32),
+        indices=part.astype(np.int64),
+      )
+    fd = 12 + 4 * p_uncond + 30 * (w - 0.5) ** 2 / (1 + w)
+    scores = {distance: fd, 'IS': 10 - (0.5 + p_uncond) * np.exp(-2 * w), 'IS_std': 0.01}
+    cell = {
+      **{'run': run, 'p_uncond': p_uncond, 'step': 1500, 'ema': True, 'w': w, 'v': 0.3, 'T': T},
+      **{'clip_x': True, 'seed': 0, 'labels': 'balanced', 'n': n, 'samples': samples},
+      **{'dataset': dataset, 'extractor': 'digits', 'extractor_sha256': 'ab' * 32},
+      **{'reference': 'digits-train', 'reference_n': 1797, 'reference_sha256': 'cd' * 32},
+      **(extra or {}),
+      'metrics': metrics if metrics is not None else scores | {'accuracy': 1 - 0.05 * np.exp(-w)},
+    }
+    lines.append(json.dumps(cell))
+  with (folder / 'evals.jsonl').open('a') as f:
+    f.write('\n'.join(lines) + '\n')
+  return folder
+
+
+class Page(HTMLParser):
+  """Tags with their attributes, and all text, of a report."""
+
+  def __init__(self, workdir):
+    super().__init__()
+    self.tags, self.text, self.data, self.inside = [], '', None, None
+    self.html = (workdir / 'report.html').read_text(encoding='utf-8')
+    self.feed(self.html)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    self.inside = dict(attrs).get('id', 'code') if tag in ('script', 'style') else None
+
+  def handle_endtag(self, tag):
+    self.inside = None
+
+  def handle_data(self, data):
+    if self.inside == 'data':
+      self.data = json.loads(data)
+    elif self.inside is None:
+      self.text += data.replace('\u00a0', ' ')
+
+  def all(self, tag):
+    return [attrs for t, attrs in self.tags if t == tag]
+
+
+def report_on(workdir):
+  report.write_report(workdir)
+  return Page(workdir)

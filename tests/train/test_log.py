@@ -1,0 +1,132 @@
+"""What a run tells of itself: means that are means, pictures in their places, a trace on demand."""
+
+import json
+import signal
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfg_jax.core import config as config_lib
+from cfg_jax.core import sharding
+from cfg_jax.core import state as train_state
+from cfg_jax.generate import draw as generate
+from cfg_jax.plan import devices, run_costs
+from cfg_jax.train import log as train_log
+from cfg_jax.train import loop as train
+
+EMPTY = {'sums': np.zeros(4), 'counts': np.zeros(4)}
+
+
+def lines(workdir) -> list[dict]:
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_quarters_of_lambda():
+  lam = jnp.array([-2.0, -0.01, 0.0, 1.99, 2.0, 5.9, 6.0])  # of [−2, 6]: quarters begin at 0, 2, 4
+  losses = 2.0 ** jnp.arange(7)
+  found = train_log.by_quarter(losses, lam, -2.0, 6.0)
+  np.testing.assert_array_equal(found['sums'], [1 + 2, 4 + 8, 16, 32 + 64])
+  np.testing.assert_array_equal(found['counts'], [2, 2, 1, 2])
+
+
+def test_a_line_has_means_over_samples_shares_of_time_and_no_empty_quarter(tmp_path, monkeypatch):
+  clock = iter([0.0, 1.0, 1.5, 2.0, 3.0, 8.0, 8.0])
+  monkeypatch.setattr(train_log, 'time', types.SimpleNamespace(monotonic=lambda: next(clock)))
+  log = train_log.Log(tmp_path, 0, batch_size=6, peak_images_per_s=10.0)  # at 0
+  for step, loss, sums, counts in (
+    (1, 2.0, [1, 0, 6, 0], [1, 0, 3, 0]),
+    (2, 4.0, [5, 0, 6, 0], [3, 0, 1, 0]),
+  ):
+    assert log.wait_for(iter([step])) == step  # 1 to 1.5, and 2 to 3
+    quarters = {'sums': np.float32(sums), 'counts': np.int32(counts)}
+    log.add(step, {'loss': np.float32(loss), 'grad_norm': np.float32(1), 'quarters': quarters})
+  log.write(2)  # at 8
+  log.close()
+  assert lines(tmp_path) == [
+    {
+      'step': 2,
+      'loss': 3.0,
+      'grad_norm': 1.0,
+      'loss_quarter_1': 6 / 4,
+      'loss_quarter_3': 12 / 4,
+      'images_per_s': 12 / 8,
+      'utilisation': 12 / 8 / 10,
+      'loader_wait': 1.5 / 8,
+    }
+  ]
+  assert list((tmp_path / 'tensorboard').iterdir())
+
+
+def test_what_was_logged_beyond_the_step_is_dropped_with_torn_lines(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st')
+  train_log.Log(tmp_path, 4, 1, None).close()
+  assert lines(tmp_path) == [{'step': 2}, {'step': 4}]
+
+
+@pytest.mark.parametrize('name', ['loss', 'grad_norm'])
+def test_what_is_not_finite_is_named(tmp_path, name):
+  log = train_log.Log(tmp_path, 0, 1, None)
+  metrics = {'loss': 1.0, 'grad_norm': 1.0, 'quarters': EMPTY} | {name: np.float32('inf')}
+  with pytest.raises(FloatingPointError, match=f'{name} is inf at step 3'):
+    log.add(3, metrics)
+
+
+def test_the_peak_is_known_where_it_is_published(tiny, monkeypatch):
+  assert train_log.peak_images_per_s(tiny) is None
+  monkeypatch.setattr(devices, 'of_kind', lambda kind: devices.DEVICES['v100'])
+  flops = run_costs.image_flops(tiny).train.compiler
+  assert train_log.peak_images_per_s(tiny) == jax.device_count() * 15.7e12 / flops
+  tiny.model.remat = True  # what it repeats is not work
+  assert train_log.peak_images_per_s(tiny) == jax.device_count() * 15.7e12 / flops
+  tiny.model.dtype = 'bfloat16'  # a V100 has none
+  assert train_log.peak_images_per_s(tiny) is None
+
+
+def test_the_grid_has_classes_as_rows_and_w_as_columns_from_one_noise(tiny):
+  tiny.sample.w = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
+  mesh = sharding.data_mesh()
+  random = np.random.default_rng(0)
+  params = jax.eval_shape(lambda: train_state.create_params(config_lib.network_of(tiny), 0))
+  params = jax.tree.map(lambda p: random.normal(0, 0.2, p.shape).astype(np.float32), params)
+  grid = train_log.make_grid(tiny, mesh)(params)
+  strengths, classes = [0.0, 1.0, 2.0, 4.0], [0, 1, 3, 4, 5, 6, 8, 9]
+  assert grid.shape == (8 * 8, 4 * 8, 1) and grid.dtype == np.uint8
+  draw = generate.make_sampler(tiny, mesh)
+  for column, w in enumerate(strengths):
+    alone = draw(params, np.arange(8), np.array(classes), np.full(8, w, np.float32))
+    for row in range(8):
+      cell = grid[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+      assert np.median(np.abs(cell.astype(int) - np.asarray(alone[row]))) <= 1
+  cells = grid.reshape(8, 8, 4, 8).swapaxes(1, 2).reshape(32, -1)
+  assert len(np.unique(cells, axis=0)) == 32
+  tiny.train.p_uncond = 0.0  # ∅ was never trained
+  assert train_log.make_grid(tiny, mesh)(params).shape == (8 * 8, 8, 1)
+
+
+def test_grids_are_shown_every_so_many_steps(tiny, tmp_path, monkeypatch):
+  shown = []
+  monkeypatch.setattr(train_log.Log, 'picture', lambda self, *args: shown.append(args))
+  tiny.train.sample_every = 5
+  train.train(tiny, tmp_path)
+  assert [step for _, step, _ in shown] == [5, 10]
+  assert shown[0][2].shape == shown[1][2].shape == (64, 16, 1)
+  assert (shown[0][2] != shown[1][2]).any()
+
+
+def test_the_signal_has_ten_steps_traced(tmp_path):
+  step = jax.jit(lambda x: x + 1)
+  x, traced = jnp.zeros(3), []
+  before = signal.getsignal(signal.SIGUSR1)
+  with train_log.ProfileSignal(tmp_path) as profile:
+    for i in range(20):
+      if i == 4:
+        signal.raise_signal(signal.SIGUSR1)
+      profile.before_step(x)
+      traced.append(bool(profile._left))
+      x = step(x)
+  assert traced == [4 <= i < 14 for i in range(20)]
+  assert list(tmp_path.glob('tensorboard/plugins/profile/*/*.xplane.pb'))
+  assert signal.getsignal(signal.SIGUSR1) == before
