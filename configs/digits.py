@@ -10,6 +10,7 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
   """The config, as data."""
   config = ConfigDict()
+  config.version = 2  # of the layout of the fields
   config.seed = 0
 
   config.data = ConfigDict()
@@ -33,8 +34,11 @@ def get_config() -> ConfigDict:
   config.diffusion.lambda_min = -20.0  # Section 4
   config.diffusion.lambda_max = 20.0  # Section 4
 
+  config.method = ConfigDict()
+  config.method.name = 'classifier_free'
+  config.method.p_uncond = 0.1  # Algorithm 1; Table 1 also has 0.2 and 0.5
+
   config.train = ConfigDict()
-  config.train.p_uncond = 0.1  # Algorithm 1; Table 1 also has 0.2 and 0.5
   config.train.batch_size = 64
   config.train.microbatches = 1
   config.train.shard_optimizer = False
@@ -51,10 +55,16 @@ def get_config() -> ConfigDict:
   config.train.keep_checkpoints = 2
 
   config.sample = ConfigDict()
-  config.sample.w = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)  # Table 1 has these among others
-  config.sample.v = 0.3  # Section 4, 64×64
-  config.sample.num_steps = 12  # T; 16 lowers FD-digits by a sixth, at a third more time
-  config.sample.clip_x = True  # the authors' public code
+  config.sample.sampler = ConfigDict()
+  config.sample.sampler.name = 'ddpm'  # Algorithm 2
+  config.sample.sampler.grid = 'paper'  # Section 2
+  config.sample.sampler.v = 0.3  # Section 4, 64×64
+  config.sample.sampler.num_steps = 12  # T; 16 lowers FD-digits by a sixth, at a third more time
+  config.sample.sampler.clip_x = True  # the authors' public code
+  config.sample.guidance = ConfigDict()
+  config.sample.guidance.pair = 'null'  # with ∅, as in Algorithm 2
+  config.sample.guidance.rule = 'classifier_free'  # Algorithm 2
+  config.sample.guidance.w = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)  # Table 1 has these among others
   config.sample.num_samples = 1000  # for each w
   config.sample.batch_size = 200
   config.sample.labels = 'balanced'

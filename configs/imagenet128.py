@@ -26,13 +26,13 @@ def get_config() -> ConfigDict:
   config.model.num_heads = 4
   config.model.dropout = 0.0
 
-  config.train.p_uncond = 0.1  # not in the paper for 128×128; the best FID of Table 1
+  config.method.p_uncond = 0.1  # not in the paper for 128×128; the best FID of Table 1
   config.train.batch_size = 256  # [ADM]
   config.train.num_steps = 2_700_000  # [4]
   config.train.learning_rate = 1e-4  # [ADM]
 
-  config.sample.v = 0.2  # [4]
-  config.sample.num_steps = 256  # T, Table 2: 128, 256 and 1024
+  config.sample.sampler.v = 0.2  # [4]
+  config.sample.sampler.num_steps = 256  # T, Table 2: 128, 256 and 1024
   config.sample.batch_size = 256  # [ours]
 
   return config

@@ -23,6 +23,7 @@ import numpy as np
 from absl import flags
 
 from cfg_jax.core import command as cli
+from cfg_jax.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 W = [k / 10 for k in range(41)]  # Section 4
@@ -36,7 +37,7 @@ def python_m(*argv: str | Path, **env: str) -> np.ndarray:
   )
   seconds, after = time.perf_counter() - begin, os.times()
   if done.returncode:
-    raise ValueError(f'{argv[0]} failed: {done.stderr.strip().splitlines()[-1]}')
+    raise UserError(f'{argv[0]} failed: {done.stderr.strip().splitlines()[-1]}')
   cpu = sum(after[2:4]) - sum(before[2:4])  # of children
   return np.array([seconds, cpu])
 

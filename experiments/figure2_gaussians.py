@@ -21,6 +21,7 @@ from absl import flags
 from matplotlib.colors import to_rgb
 
 from cfg_jax.core import command as cli
+from cfg_jax.core.errors import UserError
 from cfg_jax.equations import diffusion, guidance
 from cfg_jax.equations import samplers as sampling
 
@@ -169,7 +170,7 @@ def main(argv: list[str]) -> None:
   del argv
   out = Path(flags.FLAGS.out)
   if not out.parent.is_dir():
-    raise ValueError(f'--out={out} must be in a folder that exists.')
+    raise UserError(f'--out={out} must be in a folder that exists.')
   write_png(out)
   print(out)
 

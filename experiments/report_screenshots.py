@@ -19,6 +19,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from cfg_jax.core import command as cli
+from cfg_jax.core.errors import UserError
 
 # Name → width and height in CSS pixels, dark mode, the section at the top, width of the picture.
 VIEWS = {
@@ -39,7 +40,7 @@ def open_page(
   """
   chromium, driver = shutil.which('chromium'), shutil.which('chromedriver')
   if not (chromium and driver):
-    raise ValueError('no chromium on PATH; apt-get install chromium chromium-driver.')
+    raise UserError('no chromium on PATH; apt-get install chromium chromium-driver.')
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> None:
   del argv
   page, out = Path(flags.FLAGS.workdir) / 'report.html', Path(flags.FLAGS.out)
   if not page.is_file():
-    raise ValueError(f'{page} is not there; run cfg_jax.report --workdir first.')
+    raise UserError(f'{page} is not there; run cfg_jax.report --workdir first.')
   out.mkdir(parents=True, exist_ok=True)
   for name, (width, height, dark, section, shown) in VIEWS.items():
     with open_page(page, width, height, dark) as browser:

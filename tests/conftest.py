@@ -38,10 +38,10 @@ TINY = {
   'train.log_every': 2,
   'train.checkpoint_every': 4,
   'train.warmup_steps': 4,
-  'sample.num_steps': 4,
+  'sample.sampler.num_steps': 4,
   'sample.num_samples': 20,
   'sample.batch_size': 8,
-  'sample.w': (0.0, 1.0),
+  'sample.guidance.w': (0.0, 1.0),
 }
 
 

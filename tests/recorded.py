@@ -41,7 +41,7 @@ def record(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
     changes = {
       'model.dropout': 0.1,
       'train.log_every': 1,
-      'sample.w': W,
+      'sample.guidance.w': W,
       'train.learning_rate': 0.02,
     }
     flags = tiny_flags(workdir, data, **changes)

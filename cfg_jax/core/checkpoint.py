@@ -1,7 +1,7 @@
 """Checkpoints: Orbax behind one small file, with a digest for every leaf.
 
 Orbax does not checksum array data, so a flipped bit restores in silence: each checkpoint carries a
-digest of every leaf, and what is restored is held against it. A checkpoint that does not match is
+digest of every leaf, and what is restored is compared with it. A checkpoint that does not match is
 named and skipped, and the one before it is taken.
 """
 
@@ -14,15 +14,16 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cfg_jax.core import processes, sharding
+from cfg_jax.core import processes, sharding, versions
+from cfg_jax.core.errors import UserError
 
 
 class LackingArray(ValueError):
-  """A whole checkpoint that never held an array asked for, as an import holds EMA alone."""
+  """A checkpoint that never held an array asked for: imported runs hold EMA weights only."""
 
 
 def steps_on_disk(workdir: Path) -> list[int]:
-  """The steps of a run's finished checkpoints, whole or not, in increasing order."""
+  """The steps of a run's finished checkpoints, intact or not, in increasing order."""
   folders = (Path(workdir) / 'checkpoints').glob('*')
   return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
@@ -65,16 +66,16 @@ class Checkpoints:
     assert saved, f'Orbax declined to save step {step} after {self.steps()}'
 
   def restore(self, abstract: Any, step: int | None = None) -> tuple[Any, dict] | None:
-    """The newest whole checkpoint (or that of `step`) and its record; None if there is none at all.
+    """The newest intact checkpoint (or that of `step`) and its record; None if there is none.
 
     abstract: the pytree to restore into, of `jax.ShapeDtypeStruct` with shardings; leaves that it
-    lacks are not read. Raises ValueError if there is no such step, if a checkpoint never held one
-    of the arrays, or if checkpoints exist but none is whole.
+    lacks are not read. Raises UserError if there is no such step, if a checkpoint never held one
+    of the arrays, or if checkpoints exist but none is intact.
     """
     steps = self.steps() if step is None else [step]
     if not set(steps) <= set(self.steps()):
       have = ', '.join(map(str, self.steps())) or 'none'
-      raise ValueError(f'{self._folder} has no step {step}; it has {have}.')
+      raise UserError(f'{self._folder} has no step {step}; it has {have}.')
     damage = []
     for step in reversed(steps):
       try:
@@ -86,8 +87,8 @@ class Checkpoints:
         if processes.is_first():
           print(f'{damage[-1]}; it is skipped.', file=sys.stderr)
     if damage:
-      raise ValueError(
-        'No whole checkpoint. ' + '; '.join(damage) + '. Remove them to start afresh.'
+      raise UserError(
+        'No intact checkpoint. ' + '; '.join(damage) + '. Remove them to start afresh.'
       )
     return None
 
@@ -96,24 +97,28 @@ class Checkpoints:
     record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))[
       'record'
     ]
-    missing = sorted(flat.keys() - record['digests'].keys())
+    saved = record['digests']
+    there = {name: name if name in saved else versions.old_array_name(name) for name in flat}
+    missing = sorted(set(there.values()) - saved.keys())
     if missing:
       raise LackingArray(f'{self._folder / str(step)} was saved without {missing[0]}.')
-    # Whole and on the host, in every process: so all of them see the same damage.
+    # Complete and on the host, in every process: so all of them see the same damage.
     arrays = self._manager.restore(
       step,
       args=ocp.args.Composite(
         arrays=ocp.args.PyTreeRestore(
-          flat,
-          restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in flat},
+          {there[name]: wanted for name, wanted in flat.items()},
+          restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in there.values()},
           partial_restore=True,
         )
       ),
     )['arrays']
     for name, digest in digests(arrays).items():
-      if digest != record['digests'][name]:
-        raise ValueError(f'the bytes of {name} are not those that were saved')
-    leaves = [sharding.from_whole(arrays[name], wanted.sharding) for name, wanted in flat.items()]
+      if digest != saved[name]:
+        raise UserError(f'the bytes of {name} are not those that were saved')
+    leaves = [
+      sharding.from_whole(arrays[there[name]], wanted.sharding) for name, wanted in flat.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves), record['extra']
 
   def set_aside_after(self, step: int) -> None:
@@ -140,7 +145,7 @@ def digests(arrays: dict[str, jax.Array]) -> dict[str, str]:
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
-  """A flat dict of the leaves by path: 'params.conv_in.kernel', 'opt_state.1.mu…'."""
+  """A flat dict of the leaves by path: 'params.network.conv_in.kernel', …."""
   paths = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in paths}
 

@@ -1,28 +1,39 @@
-"""What all commands share: how they start, and how they fail.
+"""What all commands share: their flags, how they start, and how they fail.
 
-A ValueError raised by this package is meant for the user: its text goes to stderr, and the exit
-code is 2. Any other error is a bug, of ours or of a library, and keeps its traceback.
+A setting is changed in one way everywhere, whether the config is a file or a run's:
+
+  --set train.batch_size=128 --set sample.guidance.w=0,0.5,1
+
+`--config.train.batch_size=128`, the spelling of ml_collections' flags, is the same.
 """
 
 import logging as python_logging
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import ml_collections
 from absl import app, flags, logging
 
-_OURS = tuple(str(Path(__file__).parents[1] / name) for name in ('cfg_jax', 'experiments'))
+from cfg_jax.core import config as config_lib
+from cfg_jax.core.errors import UserError
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-  """Parses the flags and calls main(argv), with its errors told as the module says."""
+def run(main: Callable[[list[str]], None], words: str = '') -> None:
+  """Parses the flags and calls main(argv); a UserError becomes its text and exit code 2.
+
+  words: what argv may hold beside flags, in words; by default nothing, and what is left over is an
+  error.
+  """
+
+  def checked(argv: list[str]) -> None:
+    if len(argv) > 1 and not words:
+      raise UserError(f'{argv[1]!r} is left over: a flag starts with --, as in --{argv[1]}.')
+    main(argv)
+
   try:
-    app.run(main, flags_parser=_parse)
-  except ValueError as error:
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    if not raised_in.startswith(_OURS):
-      raise
+    app.run(checked, flags_parser=_parse)
+  except UserError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
 
@@ -33,12 +44,54 @@ def hush_libraries() -> None:
   python_logging.getLogger('cfg_jax').setLevel('INFO')
 
 
+def define_set_flag() -> None:
+  """--set, which changes a config."""
+  flags.DEFINE_multi_string('set', [], 'FIELD=VALUE, or FIELD=VALUE,VALUE,…: sets a field.')
+
+
+def define_config_flags(default: str | None = None, required: bool = True) -> None:
+  """--config, a Python file, and --set."""
+  flags.DEFINE_string('config', default, 'Config file, such as configs/digits.py.')
+  if required:
+    flags.mark_flag_as_required('config')
+  define_set_flag()
+
+
+def config_of_file() -> ml_collections.ConfigDict:
+  """The config that --config names, changed as --set says; UserError where either is wrong."""
+  return config_lib.change(config_lib.of_file(flags.FLAGS.config), flags.FLAGS.set)
+
+
+def config_of_run(changes: Sequence[str] = ()) -> ml_collections.ConfigDict:
+  """The config of the run at --workdir, changed as --set, and then `changes`, say."""
+  config = config_lib.of_run(Path(flags.FLAGS.workdir))
+  return config_lib.change(config, [*flags.FLAGS.set, *changes])
+
+
 def _parse(argv: list[str]) -> list[str]:
   try:
-    rest = flags.FLAGS(argv)
-    hush_libraries()
-    return rest
-  except (flags.Error, AttributeError, KeyError, TypeError) as error:
-    # config_flags raises the last three for an unknown field or a value of the wrong type.
-    line = str(error.args[0]).strip('"\'').replace('\\n', '\n').splitlines()
-    raise ValueError(' '.join(line)) from error
+    rest = flags.FLAGS(_as_set(argv))
+  except flags.Error as error:
+    line = str(error.args[0]).strip().splitlines()
+    raise UserError(' '.join(line)) from None
+  hush_libraries()
+  return rest
+
+
+def _as_set(argv: list[str]) -> list[str]:
+  """`--config.FIELD=VALUE` and `--config.FIELD VALUE` as `--set FIELD=VALUE`."""
+  out, words = [], iter(argv)
+  for word in words:
+    name, equals, value = word.lstrip('-').partition('=')
+    if word.startswith('-') and name.startswith('config.') and 'set' in flags.FLAGS:
+      value = value if equals else next(words, '')
+      out += ['--set', f'{name.removeprefix("config.")}={value}']
+    else:
+      out.append(word)
+  return out
+
+
+def shorthand(name: str, field: str) -> list[str]:
+  """[FIELD=VALUE] where the flag --name, short for --set FIELD=…, is given; else nothing."""
+  value = flags.FLAGS[name].value
+  return [] if value is None else [f'{field}={value}']

@@ -1,20 +1,27 @@
-"""What a config may say, and what is wrong with one: every problem at once, in the user's words."""
+"""Configs: read from a file or a run, changed by FIELD=VALUE, checked, recorded and compared.
 
+A config names its parts (`method.name`, `sample.sampler.name`, …). What a section may say is known
+to its owner alone, a function
+
+    problems(section, context) -> Iterator[(field, remedy)]
+
+and each stage lists the owners of the sections that it reads in its `OWNERS`.
+"""
+
+import difflib
 import importlib.metadata
+import importlib.util
 import json
-import os
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
-from cfg_jax.core import processes
-from cfg_jax.data import registry as datasets
-from cfg_jax.evaluate.extractors import EXTRACTORS
-from cfg_jax.nets import embed as embedding
-from cfg_jax.nets import unet
+from cfg_jax.core import files, processes
+from cfg_jax.core.errors import UserError
+from cfg_jax.core.versions import VERSION, migrate
 
 # A resumed run may change these: they decide nothing that a checkpoint holds. (`sample` and
 # `evaluate` are part of what samples and evaluations are called on disk.)
@@ -30,229 +37,200 @@ MAY_CHANGE = (
   'sample',
   'evaluate',
 )
-# Fields of `train` that older runs do not have, and what they did.
-ADDED = {'microbatches': 1, 'shard_optimizer': False, 'sample_every': 0}
 PACKAGES = ('cfg_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
-def define_flags() -> None:
-  """--config, a file whose every field is a flag (--config.train.p_uncond=0.2), and --workdir."""
-  config_flags.DEFINE_config_file('config', help_string='Config file.', lock_config=True)
-  flags.DEFINE_string('workdir', None, 'Folder that holds all of the work.')
-  flags.mark_flag_as_required('config')
+class Context(NamedTuple):
+  """What an owner may ask beside its own section."""
+
+  config: ml_collections.ConfigDict
+  num_devices: int  # JAX devices of all processes, over which batches are split
 
 
-def of_flags() -> ml_collections.ConfigDict:
-  """The config that --config names; ValueError where that file cannot be read."""
-  try:
-    flags.FLAGS.config.seed  # noqa: B018  # now it is opened
-  except OSError:
-    file = flags.FLAGS['config'].config_filename
-    raise ValueError(f'--config={file} cannot be read; the configs are in configs/.') from None
-  return flags.FLAGS.config
+Problems = Iterator[tuple[str, str]]  # (field of the section, what is wrong and the remedy)
+Owner = Callable[[ml_collections.ConfigDict, Context], Problems]
 
 
-def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
-  """Raises one ValueError that lists every problem, one line each; touches no file but the data's.
+def of_file(path: str | Path) -> ml_collections.ConfigDict:
+  """What `get_config()` of a Python file returns, locked; UserError where it cannot be read."""
+  path = Path(path)
+  if not path.is_file():
+    raise UserError(f'--config={path} cannot be read; the configs are in configs/.')
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  if spec is None:
+    raise UserError(f'--config={path} is not a Python file; see configs/digits.py.')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UserError(f'--config={path} has no get_config(); see configs/digits.py.')
+  config = module.get_config()
+  if config.get('version') != VERSION:
+    return _locked(migrate(config.to_dict(), str(path)))
+  return config.lock()
 
-  num_devices: JAX devices of all processes, over which both batch sizes are split.
+
+def of_run(workdir: str | Path) -> ml_collections.ConfigDict:
+  """The config that a run recorded, locked; UserError where there is no run."""
+  path = Path(workdir) / 'config.json'
+  if not path.exists():
+    raise UserError(f'--workdir={workdir} holds no run (no config.json): train one first.')
+  return read(path)
+
+
+def read(path: Path) -> ml_collections.ConfigDict:
+  """The config that a JSON file of ours records, locked."""
+  record = files.read_json(path)
+  if not isinstance(record, dict) or not isinstance(record.get('config'), dict):
+    raise UserError(f'{path} is damaged (no config): restore it, or use a new --workdir.')
+  return _locked(migrate(record['config'], str(path)))
+
+
+def change(config: ml_collections.ConfigDict, texts: Iterable[str]) -> ml_collections.ConfigDict:
+  """A copy of config with fields set by texts FIELD=VALUE, in order; locked.
+
+  Values are of the field's type in config; a list is separated by commas. Raises UserError where
+  there is no such field, or the value is of another type.
   """
-  problems = []
+  config = config.copy_and_resolve_references().unlock()
+  for text in texts:
+    field, equals, value = text.partition('=')
+    if not equals:
+      raise UserError(f'--set {text} must be FIELD=VALUE, such as --set seed=1.')
+    section, name = _find(config, field)
+    section[name] = parse(value, section[name], field)
+  return config.lock()
 
-  def check(holds: bool, field: str, remedy: str) -> None:
-    value = config
-    for part in field.split('.'):
-      value = value[part]
-    if not holds:
-      problems.append(f'{field}={value!r} {remedy}.')
 
-  model, diffusion, train, sampler = config.model, config.diffusion, config.train, config.sample
-  check(
-    diffusion.lambda_min < diffusion.lambda_max,
-    'diffusion.lambda_min',
-    f'must be less than diffusion.lambda_max={diffusion.lambda_max}; the paper has -20 and 20',
-  )
+def get(config: ml_collections.ConfigDict, field: str) -> Any:
+  """The value of a dotted field; UserError, with the nearest name, where there is no such field."""
+  section, name = _find(config, field)
+  return section[name]
 
-  check(
-    0 <= train.p_uncond <= 1,
-    'train.p_uncond',
-    'is a probability: use 0 to 1; the paper has 0.1, 0.2, 0.5',
-  )
-  positive = ('num_steps', 'batch_size', 'microbatches', 'log_every', 'checkpoint_every')
-  for field in (*positive, 'keep_checkpoints'):
-    check(train[field] >= 1, f'train.{field}', 'must be at least 1')
-  check(train.sample_every >= 0, 'train.sample_every', 'must be at least 0, which is never')
-  check(train.warmup_steps >= 0, 'train.warmup_steps', 'must be at least 0')
-  check(train.learning_rate > 0, 'train.learning_rate', 'must be positive')
-  check(train.grad_clip > 0, 'train.grad_clip', 'must be positive; inf does not clip')
-  for field in ('adam_b1', 'adam_b2', 'ema_decay'):
-    check(0 <= train[field] < 1, f'train.{field}', 'must be in [0, 1)')
 
-  check(0 <= sampler.v <= 1, 'sample.v', 'must be in [0, 1]; the paper has 0.3 and 0.2')
-  check(
-    sampler.num_steps >= 2, 'sample.num_steps', 'must be at least 2: the grid of λ has two ends'
-  )
-  check(sampler.num_samples >= 1, 'sample.num_samples', 'must be at least 1')
-  check(sampler.batch_size >= 1, 'sample.batch_size', 'must be at least 1')
-  check(len(sampler.w) > 0, 'sample.w', 'must name at least one guidance strength')
-  check(len(set(sampler.w)) == len(sampler.w), 'sample.w', 'names a guidance strength twice')
-  for group in ('train', 'sample'):
-    size = config[group].batch_size
-    if size >= 1 and size % num_devices:
-      nearest = max(num_devices, round(size / num_devices) * num_devices)
-      check(
-        False, f'{group}.batch_size', f'must be a multiple of {num_devices} devices; try {nearest}'
-      )
-    elif group == 'train' and train.microbatches >= 1:
-      each = size // num_devices
-      fits = [n for n in range(1, train.microbatches + 1) if each % n == 0]
-      check(
-        each % train.microbatches == 0,
-        'train.microbatches',
-        f'must divide the {each} images of a device; try {fits[-1]}',
-      )
+def _find(config, field):
+  section, path = config, field.split('.')
+  for depth, name in enumerate(path):
+    last = depth == len(path) - 1
+    inside = isinstance(section, ml_collections.ConfigDict) and name in section
+    if not inside or isinstance(section[name], ml_collections.ConfigDict) == last:
+      fields = flat(config.to_dict())
+      near = difflib.get_close_matches(field, fields, 1)
+      by_last = [f for f in fields if f.endswith(f'.{path[-1]}')]
+      hint = f' Did you mean {(near or by_last)[0]}?' if near or by_last else ''
+      raise UserError(f'{field}: the config has no such field.{hint}')
+    if last:
+      return section, name
+    section = section[name]
 
-  check(
-    config.evaluate.extractor in EXTRACTORS,
-    'evaluate.extractor',
-    f'must be {" or ".join(map(repr, EXTRACTORS))}',
-  )
 
+def parse(text: str, like: Any, field: str) -> Any:
+  """The value that text stands for, of the type of `like`; UserError, naming field, where it is
+  none.
+
+  Lists take the type of their first element. A field that is None so far takes a number or text.
+  """
+  if isinstance(like, tuple | list):
+    items = text.strip().strip('()[]')
+    kind = like[0] if like else None
+    return tuple(parse(item.strip(), kind, field) for item in items.split(',') if item.strip())
+  if isinstance(like, str):
+    return text
+  if like is None:
+    if text.lower() == 'none':
+      return None
+    try:
+      return json.loads(text)
+    except ValueError:
+      return text
+  kinds = {bool: 'true or false', int: 'a whole number', float: 'a number'}
+  kind = type(like)
   try:
-    dataset = dataset_of(config)
-  except ValueError as error:
-    problems.append(str(error))
-  else:
-    size = dataset.image_shape[0]
-    resolutions = [size // 2**level for level in range(len(model.channel_mults))]
-    check(
-      size % 2 ** (len(model.channel_mults) - 1) == 0,
-      'model.channel_mults',
-      f'halves {size} pixels {len(model.channel_mults) - 1} times; use fewer levels',
-    )
-    never = [r for r in model.attention_resolutions if r not in resolutions]
-    check(
-      not never,
-      'model.attention_resolutions',
-      f'has {never}, which never occur: the levels are {resolutions}',
-    )
-    labels = sampler.labels
-    check(
-      labels in ('balanced', 'random') or labels.isdigit() and int(labels) < dataset.num_classes,
-      'sample.labels',
-      f"must be 'balanced', 'random' or one class, '0' to '{dataset.num_classes - 1}'",
-    )
-
-  widths = [model.channels * mult for mult in model.channel_mults]
-  check(len(widths) > 0, 'model.channel_mults', 'must have one multiplier a level')
-  check(model.num_blocks >= 1, 'model.num_blocks', 'must be at least 1')
-  check(0 <= model.dropout < 1, 'model.dropout', 'must be in [0, 1)')
-  check(model.dtype in ('float32', 'bfloat16'), 'model.dtype', "must be 'float32' or 'bfloat16'")
-  bad = [width for width in widths if width % model.norm_groups]
-  check(
-    not bad,
-    'model.channels',
-    f'× channel_mults gives {bad}, not divisible by model.norm_groups={model.norm_groups}',
-  )
-  check(
-    model.channels % 2 == 0,
-    'model.channels',
-    'must be even: the embedding of λ has sines and cosines',
-  )
-  if 'lambda_embedding' in model:
-    check(
-      model.lambda_embedding in embedding.EMBEDDINGS,
-      'model.lambda_embedding',
-      f'must be one of {", ".join(embedding.EMBEDDINGS)}',
-    )
-  heads, head_channels = model.num_heads, model.head_channels
-  if (heads is None) == (head_channels is None):
-    check(False, 'model.num_heads', f'and model.head_channels={head_channels}: give exactly one')
-  else:
-    bad = [width for width in widths if width % (heads or head_channels)]
-    check(
-      not bad,
-      'model.num_heads' if heads else 'model.head_channels',
-      f'does not divide the widths {bad}',
-    )
-
-  if problems:
-    raise ValueError('\n'.join(problems))
+    return {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
+  except (KeyError, ValueError):
+    raise UserError(f'{field}={text}: {text!r} is not {kinds[kind]}.') from None
 
 
-def dataset_of(config: ml_collections.ConfigDict) -> datasets.Dataset:
-  """The config's data set; ValueError if there is none of that name."""
-  return datasets.get(config.data.name, Path(config.data.dir).expanduser())
+def check(config: ml_collections.ConfigDict, owners: Mapping[str, Owner], num_devices: int) -> None:
+  """Raises one UserError that lists every problem of the owners' sections, one line each."""
+  context, lines = Context(config, num_devices), []
+  if 'seed' in config and not 0 <= config.seed < 2**32:
+    lines.append(f'seed={config.seed!r} must be 0 to 2^32 − 1.')
+  for name, owner in owners.items():
+    if name not in config:
+      lines.append(f'{name}: the config lacks this section; see configs/digits.py.')
+      continue
+    for field, remedy in owner(config[name], context):
+      value = get(config, f'{name}.{field}')
+      lines.append(f'{name}.{field}={value!r} {remedy}.')
+  if lines:
+    raise UserError('\n'.join(lines))
 
 
-def network_of(config: ml_collections.ConfigDict) -> unet.UNetConfig:
-  """The config's network."""
-  dataset = dataset_of(config)
-  return unet.UNetConfig(
-    image_shape=dataset.image_shape, num_classes=dataset.num_classes, **config.model
-  )
+def splits(size: int, num_devices: int) -> Iterator[str]:
+  """The remedy where a batch of `size` images cannot be split over the devices."""
+  if size >= 1 and size % num_devices:
+    nearest = max(num_devices, round(size / num_devices) * num_devices)
+    yield f'must be a multiple of {num_devices} devices; try {nearest}'
+
+
+def at_least(section: Mapping, **least: float) -> Problems:
+  """The problems of fields that must be finite numbers of at least so much."""
+  for field, low in least.items():
+    if not low <= section[field] < math.inf:
+      yield field, f'must be at least {low}'
 
 
 def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
-  """Writes workdir/config.json, or holds the one that is there against config.
+  """Writes workdir/config.json, or compares config with the one on disk.
 
-  Raises ValueError with the difference where a resumed run has changed anything but `MAY_CHANGE`,
+  Raises UserError with the difference where a resumed run has changed anything but `MAY_CHANGE`,
   and where several processes differ in config or do not see the same work directory.
   """
   path = Path(workdir) / 'config.json'
-  hold_against(config, path)
+  check_unchanged(config, path)
   resolved = json.loads(config.to_json())
   processes.agree(json.dumps(resolved), '--config')
   versions = {name: importlib.metadata.version(name) for name in PACKAGES}
   if processes.is_first():
-    write_atomically(path, json.dumps({'config': resolved, 'versions': versions}, indent=2) + '\n')
+    files.write_json(path, {'config': resolved, 'versions': versions})
   processes.wait('config.json is written')
   seen = path.read_text() if path.exists() else ''
   processes.agree(seen, f'{path}, which must be on a file system that all share,')
 
 
-def hold_against(
+def check_unchanged(
   config: ml_collections.ConfigDict, path: Path, may_change: tuple[str, ...] = MAY_CHANGE
 ) -> None:
-  """Raises ValueError, with the difference, where the file at path records another config."""
+  """Raises UserError, with the difference, where the file at path records another config.
+
+  may_change: fields, or whole sections, that may differ.
+  """
   if not path.exists():
     return
-  now = flat(json.loads(config.to_json()))  # tuples become lists, as they are on disk
-  before = flat(json.loads(path.read_text())['config'])
+  now, before = (flat(_lists(c.to_dict())) for c in (config, read(path)))
   changed = [
     f'  {key}: {before.get(key, "(absent)")!r} → {now.get(key, "(absent)")!r}'
     for key in sorted(before.keys() | now.keys())
-    if before.get(key) != now.get(key) and not key.startswith(may_change)
+    if before.get(key) != now.get(key)
+    and not any(key == name or key.startswith(f'{name}.') for name in may_change)
   ]
   if changed:
-    raise ValueError(
+    raise UserError(
       f'{path.parent} was made by another config; use a new --workdir, or undo:\n'
       + '\n'.join(changed)
     )
 
 
-def of_run(workdir: Path) -> ml_collections.ConfigDict:
-  """The config that a run recorded; ValueError where there is no run."""
-  path = Path(workdir) / 'config.json'
-  if not path.exists():
-    raise ValueError(f'--workdir={workdir} holds no run (no config.json): train one first.')
-  return read(path)
+def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Nested dicts as one, by dotted names."""
+  items = {}
+  for key, value in tree.items():
+    items |= flat(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {prefix + key: value}
+  return items
 
 
-def read(path: Path) -> ml_collections.ConfigDict:
-  """The config that a file records, locked."""
-  resolved = _tuples(json.loads(path.read_text())['config'])
-  for name, value in ADDED.items():
-    resolved['train'].setdefault(name, value)
-  return ml_collections.ConfigDict(resolved, convert_dict=True).lock()
-
-
-def write_atomically(path: Path, text: str) -> None:
-  """Writes the whole file or nothing, however the process ends."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(path.name + '.part')
-  part.write_text(text)
-  os.replace(part, path)
+def _locked(resolved: dict) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(_tuples(resolved), convert_dict=True).lock()
 
 
 def _tuples(tree: Any) -> Any:
@@ -262,9 +240,7 @@ def _tuples(tree: Any) -> Any:
   return tuple(tree) if isinstance(tree, list) else tree
 
 
-def flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Nested dicts as one, by dotted names."""
-  items = {}
-  for key, value in tree.items():
-    items |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-  return items
+def _lists(tree: Any) -> Any:
+  if isinstance(tree, dict):
+    return {key: _lists(value) for key, value in tree.items()}
+  return list(tree) if isinstance(tree, tuple) else tree

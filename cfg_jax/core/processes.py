@@ -21,6 +21,8 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
+from cfg_jax.core.errors import UserError
+
 T = TypeVar('T')
 _ADDRESS = ('coordinator', 'num_processes', 'process_id')
 
@@ -51,23 +53,23 @@ def start(
   given = dict(zip(_ADDRESS, (coordinator, num_processes, process_id)))
   missing = [f'--distributed.{name}' for name, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
-    raise ValueError(f'{" and ".join(missing)} must be given too, or none of the three.')
+    raise UserError(f'{" and ".join(missing)} must be given too, or none of the three.')
   if not missing:
     if num_processes < 1:
-      raise ValueError(f'--distributed.num_processes={num_processes} must be at least 1.')
+      raise UserError(f'--distributed.num_processes={num_processes} must be at least 1.')
     if not 0 <= process_id < num_processes:
-      raise ValueError(
+      raise UserError(
         f'--distributed.process_id={process_id} must be 0 to {num_processes - 1}, '
         f'for --distributed.num_processes={num_processes}.'
       )
     if not coordinator.rpartition(':')[2].isdigit():
-      raise ValueError(f'--distributed.coordinator={coordinator} must be HOST:PORT.')
+      raise UserError(f'--distributed.coordinator={coordinator} must be HOST:PORT.')
   try:
     jax.distributed.initialize(coordinator, num_processes, process_id)
   except ValueError:
     if not missing:
       raise
-    raise ValueError(
+    raise UserError(
       '--distributed finds no cluster here (Slurm, TPU pod, Open MPI, Kubernetes): '
       f'give {", ".join(missing)}.'
     ) from None
@@ -108,7 +110,7 @@ def agree(value: str, what: str) -> None:
   digests = multihost_utils.process_allgather(digest)
   others = [i for i, other in enumerate(digests) if (other != digests[0]).any()]
   if others:
-    raise ValueError(f'{what} of process {others[0]} differs from that of process 0.')
+    raise UserError(f'{what} of process {others[0]} differs from that of process 0.')
 
 
 class StopSignal:

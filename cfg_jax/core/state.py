@@ -1,37 +1,41 @@
-"""Everything that training changes, as one plain pytree."""
+"""Everything that training changes, as one plain pytree, and what a step tells of itself."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from cfg_jax.core import sharding
-from cfg_jax.nets import unet
 
 
 class TrainState(NamedTuple):
-  """The state after `step` optimizer steps. No key: randomness is a function of the step."""
+  """The state after `step` optimizer steps. No key: randomness is a function of the step.
+
+  params, ema and opt_state are dicts by player: of the networks that a method trains, each by its
+  name.
+  """
 
   step: jax.Array  # int32 scalar
-  params: Any
-  ema: Any  # exponential moving average of params, what samples are drawn with
-  opt_state: optax.OptState
+  params: dict[str, Any]
+  ema: dict[str, Any]  # exponential moving average of params, what samples are drawn with
+  opt_state: dict[str, Any]
 
 
-def create_params(network: unet.UNetConfig, seed: int) -> dict[str, Any]:
-  """Parameters from seed, as a plain pytree. Trace under `jax.jit` or `jax.eval_shape`."""
-  return nnx.state(unet.UNet(network, nnx.Rngs(seed)), nnx.Param).to_pure_dict()
+class Mean(NamedTuple):
+  """A metric of a step, which is added up over steps and then divided: total / count."""
+
+  total: jax.Array
+  count: jax.Array | int
 
 
 def create(
-  network: unet.UNetConfig, optimizer: optax.GradientTransformation, seed: int
+  params: dict[str, Any], optimizers: dict[str, optax.GradientTransformation]
 ) -> TrainState:
-  """The state at step 0, with parameters from seed. Trace under `jax.jit` to place it."""
-  params = create_params(network, seed)
+  """The state at step 0, of the players' parameters. Trace under `jax.jit` to place it."""
   ema = jax.tree.map(jnp.copy, params)  # a copy: donated buffers must not be shared
-  return TrainState(jnp.int32(0), params, ema, optimizer.init(params))
+  opt_state = {name: optimizers[name].init(params[name]) for name in params}
+  return TrainState(jnp.int32(0), params, ema, opt_state)
 
 
 def shardings(state: TrainState, mesh: jax.sharding.Mesh, shard_optimizer: bool) -> TrainState:
@@ -43,15 +47,3 @@ def shardings(state: TrainState, mesh: jax.sharding.Mesh, shard_optimizer: bool)
     shared = sharding.shared_out({'ema': state.ema, 'opt_state': state.opt_state}, mesh)
     placed = placed._replace(**shared)
   return placed
-
-
-def apply_fn(network: unet.UNetConfig):
-  """ε_θ as a pure function: (params, z, lam, c, keys=None) → ε; see `unet.UNet.__call__`."""
-  graph, abstract = nnx.split(nnx.eval_shape(lambda: unet.UNet(network, nnx.Rngs(0))))
-
-  def apply(params, z, lam, c, keys=None):
-    state = jax.tree.map(lambda x: x, abstract)
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(z, lam, c, keys)
-
-  return apply

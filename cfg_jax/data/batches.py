@@ -2,15 +2,25 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
 
+from cfg_jax.equations.conditioning import Cond
+
 HELD_BYTES = 2**26  # smaller data sets are held in memory: a third of the time on the digits
 
 
+class Batch(NamedTuple):
+  """B images with their conditions."""
+
+  x: np.ndarray  # float32 (B, H, W, C) in [−1, 1]
+  cond: Cond
+
+
 class Batches:
-  """Endless shuffled batches: x float32 (B, H, W, C) in [−1, 1] and c int32 (B,).
+  """Endless shuffled batches, whose condition is the class, int32 (B,).
 
   source: of {'image': uint8 (H, W, C), 'label': int}, see `datasets`. rows: which rows of a global
   batch of batch_size are read here, B of them (all by default): each process reads its own, so that
@@ -52,13 +62,12 @@ class Batches:
     """Itself."""
     return self
 
-  def __next__(self) -> dict[str, np.ndarray]:
+  def __next__(self) -> Batch:
     """The next batch."""
     batch = next(self._iterator)
-    return {
-      'x': batch['image'].astype(np.float32) / 127.5 - 1,
-      'c': batch['label'].astype(np.int32),
-    }
+    label = batch['label'].astype(np.int32)
+    x = batch['image'].astype(np.float32) / 127.5 - 1
+    return Batch(x, Cond(label, np.ones(len(label), bool)))
 
   def close(self) -> None:
     """Stops reading ahead."""

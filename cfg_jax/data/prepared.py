@@ -13,6 +13,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from cfg_jax.core.errors import UserError
+
 tfds.disable_progress_bar()  # its bars reach into logs, where they are noise
 
 
@@ -20,7 +22,7 @@ def builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
   """The newest prepared version of `name`; ValueError with the remedy where there is none."""
   whole = Path(data_dir).glob(f'{name}/*.*.*/dataset_info.json')  # the file written last
   if not (versions := sorted(tfds.core.Version(path.parent.name) for path in whole)):
-    raise ValueError(
+    raise UserError(
       f'data.name={name!r} is not prepared in {data_dir}: '
       f'run python -m cfg_jax.data.prepare {name} --data_dir {data_dir} --source ...'
     )
@@ -33,7 +35,7 @@ def open_source(name: str, data_dir: Path, split: str) -> Sequence[dict]:
   try:
     return prepared.as_data_source(split=split)
   except NotImplementedError:
-    raise ValueError(
+    raise UserError(
       f'{prepared.data_path} is not in the ArrayRecord format: '
       f"prepare {name} again with TFDS's file_format='array_record'"
     ) from None

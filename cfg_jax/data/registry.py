@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import ml_collections
+
+from cfg_jax.core.config import Context, Problems
+from cfg_jax.core.errors import UserError
 from cfg_jax.data import digits, prepared
 from cfg_jax.data.prepared import fingerprint
 
@@ -55,10 +59,37 @@ def get(name: str, data_dir: Path) -> Dataset:
   if name in DATASETS:
     return DATASETS[name]
   if not (Path(data_dir) / name).is_dir():
-    raise ValueError(
+    raise UserError(
       f'data.name={name!r} is none of {", ".join(DATASETS)}, and nothing of that name is prepared '
       f'in {data_dir}: see python -m cfg_jax.data.prepare --help'
     )
   info = prepared.builder(name, data_dir).info
   image, label = info.features['image'], info.features['label']
   return _on_disk(name, image.shape, label.num_classes, info.splits['train'].num_examples)
+
+
+def of(data: ml_collections.ConfigDict) -> Dataset:
+  """The data set of a config's section `data`; UserError where there is none of that name."""
+  return get(data.name, Path(data.dir).expanduser())
+
+
+def find(data: ml_collections.ConfigDict) -> Dataset | None:
+  """`of`, or None where there is none."""
+  try:
+    return of(data)
+  except UserError:
+    return None
+
+
+def open_source(data: ml_collections.ConfigDict, split: str = 'train') -> Sequence[dict]:
+  """The images of a config's section `data`; UserError where they are not prepared."""
+  return of(data).open(Path(data.dir).expanduser(), split)
+
+
+def problems(data: ml_collections.ConfigDict, context: Context) -> Problems:
+  """What is wrong with the config's section `data`: (field, remedy)."""
+  del context
+  try:
+    of(data)
+  except UserError as error:
+    yield 'name', str(error).partition(f'={data.name!r} ')[2].rstrip('.')

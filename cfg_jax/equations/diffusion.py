@@ -4,9 +4,18 @@ Everything is a function of λ = log(α_λ²/σ_λ²), and is stable in float32 
 1 − sigmoid(λ), no 1 − e^δ, no variance outside log space. `lam` is (B,) where it meets (B, …).
 """
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
+
+
+class Prediction(NamedTuple):
+  """What a model says of z_λ, each (B, …): z = α_λ x + σ_λ ε, unless a guidance rule says else."""
+
+  x: jax.Array
+  eps: jax.Array
 
 
 def log_snr(u: jax.Array, lambda_min: float = -20.0, lambda_max: float = 20.0) -> jax.Array:
@@ -40,7 +49,7 @@ def diffuse(x: jax.Array, eps: jax.Array, lam: jax.Array) -> jax.Array:
 
   x, eps: (B, …); lam: (B,) or a scalar. Returns (B, …).
   """
-  alpha, sigma = alpha_sigma(_over_batch(lam, x))
+  alpha, sigma = alpha_sigma(over_batch(lam, x))
   return alpha * x + sigma * eps
 
 
@@ -50,7 +59,7 @@ def predict_x(z: jax.Array, eps: jax.Array, lam: jax.Array) -> jax.Array:
   z, eps: (B, …); lam: (B,) or a scalar. Returns (B, …). At λ = −20 an error of ε weighs
   σ/α = e^{10} ≈ 22 026 times.
   """
-  alpha, sigma = alpha_sigma(_over_batch(lam, z))
+  alpha, sigma = alpha_sigma(over_batch(lam, z))
   return (z - sigma * eps) / alpha
 
 
@@ -59,7 +68,7 @@ def predict_eps(z: jax.Array, x: jax.Array, lam: jax.Array) -> jax.Array:
 
   z, x: (B, …); lam: (B,) or a scalar. Returns (B, …).
   """
-  alpha, sigma = alpha_sigma(_over_batch(lam, z))
+  alpha, sigma = alpha_sigma(over_batch(lam, z))
   return (z - alpha * x) / sigma
 
 
@@ -72,7 +81,7 @@ def reverse(
   v ∈ [0, 1]: 0 is Bayes' rule for q(z_λ'|z_λ, x), 1 the variance of the forward transition.
   Returns the mean (B, …) and the variance, which broadcasts against it.
   """
-  lam, lam_next = _over_batch(lam, z), _over_batch(lam_next, z)
+  lam, lam_next = over_batch(lam, z), over_batch(lam_next, z)
   log_alpha, log_alpha_next = (0.5 * jax.nn.log_sigmoid(l) for l in (lam, lam_next))
   log_sigma2, log_sigma2_next = (jax.nn.log_sigmoid(-l) for l in (lam, lam_next))
   one_minus_r = -jnp.expm1(lam - lam_next)  # 1 − e^{λ−λ'}
@@ -83,8 +92,8 @@ def reverse(
   return mean_z * z + mean_x * x, variance
 
 
-def _over_batch(lam: jax.Array, x: jax.Array) -> jax.Array:
-  """Lam, (B,) or scalar, with trailing axes of one so that it broadcasts against x, (B, …)."""
+def over_batch(lam: float | jax.Array, x: jax.Array) -> jax.Array:
+  """Lam (or w), (B,) or scalar, with axes of one behind, to broadcast against x, (B, …)."""
   lam = jnp.asarray(lam)
   if lam.ndim:
     chex.assert_shape(lam, (x.shape[0],))

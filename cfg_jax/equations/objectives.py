@@ -6,17 +6,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cfg_jax.equations import diffusion
+from cfg_jax.equations import conditioning, diffusion
+from cfg_jax.equations.conditioning import Cond
 
-EpsFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+EpsFn = Callable[[jax.Array, jax.Array, Cond], jax.Array]
 
 
 class Noisy(NamedTuple):
-  """What Algorithm 1 draws for a batch: the model is given z, lam and c, and is to find eps."""
+  """What Algorithm 1 draws for a batch: the model is given z, lam and cond, and is to find eps."""
 
   z: jax.Array  # (B, …), z_λ
   lam: jax.Array  # (B,)
-  c: jax.Array  # (B,) integers, some of them ∅
+  cond: Cond  # of B samples, some of them ∅
   eps: jax.Array  # (B, …)
 
 
@@ -24,54 +25,43 @@ def loss(
   eps_fn: EpsFn,
   key: jax.Array,
   x: jax.Array,
-  c: jax.Array,
+  cond: Cond,
   *,
   p_uncond: float | jax.Array,
-  null_class: int,
-  lambda_min: float,
-  lambda_max: float,
+  lambda_min: float = -20.0,
+  lambda_max: float = 20.0,
 ) -> jax.Array:
   """Mean over the batch and all dimensions of ‖ε_θ(z_λ, c) − ε‖². Algorithm 1; equation 5.
 
-  eps_fn: (z (B, …), lam (B,), c (B,)) → (B, …). Others as for `draw`. The paper sums over
-  dimensions; the mean differs by a constant factor only. Returns a float32 scalar.
+  eps_fn: (z (B, …), lam (B,), cond) → (B, …). Others as for `draw`. The paper sums over dimensions;
+  the mean differs by a constant factor only. Returns a float32 scalar.
   """
-  noisy = draw(
-    key,
-    x,
-    c,
-    p_uncond=p_uncond,
-    null_class=null_class,
-    lambda_min=lambda_min,
-    lambda_max=lambda_max,
-  )
+  noisy = draw(key, x, cond, p_uncond=p_uncond, lambda_min=lambda_min, lambda_max=lambda_max)
   return jnp.mean(losses(eps_fn, noisy))
 
 
 def draw(
   key: jax.Array,
   x: jax.Array,
-  c: jax.Array,
+  cond: Cond,
   *,
   p_uncond: float | jax.Array,
-  null_class: int,
-  lambda_min: float,
-  lambda_max: float,
+  lambda_min: float = -20.0,
+  lambda_max: float = 20.0,
 ) -> Noisy:
   """All that is random in Algorithm 1, before its gradient step.
 
-  x: (B, …) in [−1, 1]; c: (B,) integers, replaced by null_class (∅) with probability
+  x: (B, …) in [−1, 1]; cond: of the same B samples, replaced by ∅ with probability
   p_uncond ∈ [0, 1].
   """
   k_drop, k_lam, k_eps = jax.random.split(key, 3)
-  batch_size = x.shape[0]
-  c = jnp.where(jax.random.bernoulli(k_drop, p_uncond, (batch_size,)), null_class, c)
-  lam = diffusion.log_snr(jax.random.uniform(k_lam, (batch_size,)), lambda_min, lambda_max)
+  cond = conditioning.drop(k_drop, cond, p_uncond)
+  lam = diffusion.log_snr(jax.random.uniform(k_lam, x.shape[:1]), lambda_min, lambda_max)
   eps = jax.random.normal(k_eps, x.shape, x.dtype)
-  return Noisy(diffusion.diffuse(x, eps, lam), lam, c, eps)
+  return Noisy(diffusion.diffuse(x, eps, lam), lam, cond, eps)
 
 
 def losses(eps_fn: EpsFn, noisy: Noisy) -> jax.Array:
   """‖ε_θ(z_λ, c) − ε‖² of every sample, as a mean over its dimensions: (B,)."""
-  error = jnp.square(eps_fn(noisy.z, noisy.lam, noisy.c) - noisy.eps)
+  error = jnp.square(eps_fn(noisy.z, noisy.lam, noisy.cond) - noisy.eps)
   return jnp.mean(error, axis=tuple(range(1, error.ndim)))

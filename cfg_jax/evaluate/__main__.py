@@ -20,19 +20,22 @@ from pathlib import Path
 from absl import flags
 
 from cfg_jax.core import command as cli
+from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
 from cfg_jax.core.checkpoint import steps_on_disk
+from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate import scoring as external
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.extractors.inception import Inception
 from cfg_jax.evaluate.features import Extractor
+from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.evaluate.runs import evaluate
-from cfg_jax.generate import __main__ as generate
+from cfg_jax.generate.__main__ import config_of_flags, define_sample_flags
 
 
 def define_flags() -> None:
   """The command's flags, those of `generate` among them."""
-  generate.define_flags()
+  define_sample_flags()
   flags.DEFINE_string('samples', None, 'Samples from elsewhere: an .npz or a folder of pictures.')
   flags.DEFINE_string('make_reference', None, 'A data set, or images, to make a reference of.')
   flags.DEFINE_string('reference', None, 'Statistics, or images, to compare with.')
@@ -62,7 +65,7 @@ def main(argv: list[str]) -> None:
   del argv
   given = flags.FLAGS
   if sum(bool(given[name].value) for name in ('workdir', 'samples', 'make_reference')) != 1:
-    raise ValueError('give one of --workdir, --samples and --make_reference: see --help.')
+    raise UserError('give one of --workdir, --samples and --make_reference: see --help.')
   if given.workdir:
     _of_run(given)
     return
@@ -73,11 +76,12 @@ def main(argv: list[str]) -> None:
 
 
 def _of_run(given: flags.FlagValues) -> None:
-  config, workdir = generate.config_from_flags(), Path(given.workdir)
+  config, workdir = config_of_flags(), Path(given.workdir)
   sharding.setup_jax(config.sample.batch_size)
+  config_lib.check(config, OWNERS, 1)
   steps = steps_on_disk(workdir)
   if not steps:
-    raise ValueError(f'{workdir} has no checkpoint: train first.')
+    raise UserError(f'{workdir} has no checkpoint: train first.')
   evaluate(
     config,
     workdir,
@@ -89,13 +93,13 @@ def _of_run(given: flags.FlagValues) -> None:
 
 def _of_samples(given: flags.FlagValues) -> dict:
   if not given.reference:
-    raise ValueError('--samples needs a --reference: statistics, or images, to compare with.')
+    raise UserError('--samples needs a --reference: statistics, or images, to compare with.')
   path = Path(given.samples).absolute()
   return external.evaluate(
     given.samples,
     given.reference,
     _extractor(given),
-    num_samples=given.num_samples,
+    num_samples=given.num_samples and int(given.num_samples),
     quantisation=given.quantisation,
     resume=path.with_name(f'{path.name}.unfinished') if os.access(path.parent, os.W_OK) else None,
   )
@@ -103,7 +107,7 @@ def _of_samples(given: flags.FlagValues) -> dict:
 
 def _reference(given: flags.FlagValues) -> dict:
   if not given.out:
-    raise ValueError('--make_reference needs --out: the .npz to write.')
+    raise UserError('--make_reference needs --out: the .npz to write.')
   return external.make_reference(
     given.make_reference,
     given.out,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.evaluate import metrics
 from cfg_jax.evaluate.statistics import Moments
@@ -101,7 +102,7 @@ def stream(
       fingerprint = hashlib.sha256(fingerprint.encode() + image.tobytes()).hexdigest()
       done += 1
       if done == known and fingerprint != earlier.fingerprint:
-        raise ValueError(f'{resume} is of other images; remove it to begin anew.')
+        raise UserError(f'{resume} is of other images; remove it to begin anew.')
     images = images[max(0, len(images) - max(0, done - known)) :]  # those not known yet
     if not len(images):
       continue
@@ -119,9 +120,9 @@ def stream(
       _save(resume, so_far(), settings(extractor))
       saved = time.monotonic()
   if done < known:
-    raise ValueError(f'{resume} is of other images; remove it to begin anew.')
+    raise UserError(f'{resume} is of other images; remove it to begin anew.')
   if not done:
-    raise ValueError('no images to evaluate.')
+    raise UserError('no images to evaluate.')
   if resume:
     resume.unlink(missing_ok=True)
   return so_far()
@@ -160,7 +161,7 @@ def _load(path: Path, made_with: dict) -> Features:
     fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
     found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
   except (zipfile.BadZipFile, OSError, ValueError, LookupError) as error:
-    raise ValueError(f'{path} is damaged ({error}); remove it to begin anew.') from None
+    raise UserError(f'{path} is damaged ({error}); remove it to begin anew.') from None
   if settings_then != made_with:
-    raise ValueError(f'{path} is of {settings_then}, not {made_with}; remove it to begin anew.')
+    raise UserError(f'{path} is of {settings_then}, not {made_with}; remove it to begin anew.')
   return found

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from cfg_jax.core.errors import UserError
+
 log = logging.getLogger(__name__)
 
 SUFFIXES = ('.png', '.jpg', '.jpeg')
@@ -60,10 +62,10 @@ def to_uint8(x: np.ndarray, how: str = 'round') -> np.ndarray:
   """
   x = np.asarray(x)
   if not (np.abs(x) <= 1).all():  # NaN fails too
-    raise ValueError(f'images reach from {x.min()} to {x.max()}; they must lie in [-1, 1].')
+    raise UserError(f'images reach from {x.min()} to {x.max()}; they must lie in [-1, 1].')
   levels = (x + 1) * 127.5
   if how not in ('round', 'truncate'):
-    raise ValueError(f"quantisation={how!r} is unknown; use 'round' or 'truncate'.")
+    raise UserError(f"quantisation={how!r} is unknown; use 'round' or 'truncate'.")
   return (np.round(levels) if how == 'round' else levels).astype(np.uint8)
 
 
@@ -80,14 +82,14 @@ def open_images(path: str | Path) -> Images:
   elif path.suffix == '.npz' and path.is_file():
     images = _npz(path)
   elif path.exists():
-    raise ValueError(f'{path} is neither an .npz file nor a folder of images.')
+    raise UserError(f'{path} is neither an .npz file nor a folder of images.')
   else:
-    raise ValueError(f'{path} does not exist.')
+    raise UserError(f'{path} does not exist.')
   first = next(images.batches(64), None)
   if first is None:
-    raise ValueError(f'{path} holds no images.')
+    raise UserError(f'{path} holds no images.')
   if first.max() <= 1:
-    raise ValueError(f'{path} has no value above 1 in its first images; they must span 0 to 255.')
+    raise UserError(f'{path} has no value above 1 in its first images; they must span 0 to 255.')
   return images
 
 
@@ -105,7 +107,7 @@ def _check(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
     remedy = 'drop the alpha channel'
   else:
     remedy = 'store them so'
-  raise ValueError(f'{path} has {dtype} {shape}; images are uint8 (N, H, W, 3 or 1): {remedy}.')
+  raise UserError(f'{path} has {dtype} {shape}; images are uint8 (N, H, W, 3 or 1): {remedy}.')
 
 
 # What reading a damaged file can raise; an archive that lies about sizes gives a ValueError.
@@ -127,7 +129,7 @@ def _npz(path: Path) -> Images:
           data = file.read(count * image_size)
           yield np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
     except _DAMAGE as error:
-      raise ValueError(f'{path} is damaged: {error}') from None
+      raise UserError(f'{path} is damaged: {error}') from None
 
   return Images(path, shape[0], shape[1:], pieces)
 
@@ -141,12 +143,12 @@ def _npz_header(path: Path) -> tuple[str, tuple[int, ...]]:
       with archive.open(f'{name}.npy') as file:
         shape, fortran, dtype = _array_header(file)
   except (*_DAMAGE, KeyError, IndexError) as error:
-    raise ValueError(f'{path} is damaged or no .npz file: {error}') from None
+    raise UserError(f'{path} is damaged or no .npz file: {error}') from None
   if name not in ('arr_0', 'images'):
-    raise ValueError(f'{path} has {", ".join(names)}, but no arr_0 or images.')
+    raise UserError(f'{path} has {", ".join(names)}, but no arr_0 or images.')
   _check(path, dtype, shape)
   if fortran:
-    raise ValueError(f'{path}: {name} is in Fortran order; save numpy.ascontiguousarray of it.')
+    raise UserError(f'{path}: {name} is in Fortran order; save numpy.ascontiguousarray of it.')
   return name + '.npy', shape
 
 
@@ -162,7 +164,7 @@ def _shards(path: Path, files: list[Path]) -> Images:
   headers = [_npz_header(file) for file in files]
   shapes = {shape[1:] for _, shape in headers}
   if len(shapes) > 1:
-    raise ValueError(f'{path} mixes images of shapes {sorted(shapes)}; evaluate them separately.')
+    raise UserError(f'{path} mixes images of shapes {sorted(shapes)}; evaluate them separately.')
 
   def pieces() -> Iterator[np.ndarray]:
     for file in files:
@@ -174,7 +176,7 @@ def _shards(path: Path, files: list[Path]) -> Images:
 def _pictures(path: Path) -> Images:
   files = sorted(f for f in path.rglob('*') if f.suffix.lower() in SUFFIXES)
   if not files:
-    raise ValueError(f'{path} holds no .npz, .png, .jpg or .jpeg file.')
+    raise UserError(f'{path} holds no .npz, .png, .jpg or .jpeg file.')
   if any(f.suffix.lower() != '.png' for f in files):
     log.info('%s holds JPEG files: what they lost is part of what is measured.', path)
   # Grey files stay grey where all are: the first coloured one, mostly the first, decides.
@@ -192,7 +194,7 @@ def _pictures(path: Path) -> Images:
           log.info('%s (the first of its kind) is grey: repeated as red, green and blue.', file)
           told = True
       if image.shape != shape:
-        raise ValueError(
+        raise UserError(
           f'{file} is {image.shape} and {files[0]} {shape}; give all images one size.'
         )
       yield image[None]
@@ -207,8 +209,8 @@ def _picture(file: Path) -> np.ndarray:
       if image.mode == 'P':
         image = image.convert('RGB')
       if image.mode not in ('RGB', 'L'):
-        raise ValueError(f'{file} has mode {image.mode}; save it as 8-bit RGB or grey.')
+        raise UserError(f'{file} has mode {image.mode}; save it as 8-bit RGB or grey.')
       array = np.asarray(image)
   except (OSError, SyntaxError) as error:  # Pillow raises both on damaged files
-    raise ValueError(f'{file} cannot be read: {error}') from None
+    raise UserError(f'{file} cannot be read: {error}') from None
   return array[..., None] if array.ndim == 2 else array

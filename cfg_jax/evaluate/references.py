@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate.extractors import weights
 from cfg_jax.evaluate.features import Features
 
@@ -49,7 +50,7 @@ def has_statistics(path: str | Path) -> bool:
     with zipfile.ZipFile(path) as archive:
       return 'mu.npy' in archive.namelist()
   except (zipfile.BadZipFile, OSError) as error:
-    raise ValueError(f'{path} is damaged or no .npz file: {error}') from None
+    raise UserError(f'{path} is damaged or no .npz file: {error}') from None
 
 
 def read(path: str | Path) -> Reference:
@@ -59,7 +60,7 @@ def read(path: str | Path) -> Reference:
   """
   path = Path(path)
   if not path.is_file():
-    raise ValueError(f'reference {path} does not exist.')
+    raise UserError(f'reference {path} does not exist.')
   try:
     arrays = _read_pkl(path) if path.suffix == '.pkl' else _read_npz(path)
     arrays = {k: _checked(k, v) if k in _FLOATS else v for k, v in arrays.items()}
@@ -68,13 +69,13 @@ def read(path: str | Path) -> Reference:
     n = int(arrays['n']) if 'n' in arrays else None
     for mean, cov in ((arrays['mu'], arrays['sigma']), *([spatial] if spatial else [])):
       if cov.shape != (mean.size, mean.size):
-        raise ValueError(f'mu is {mean.shape} and sigma {cov.shape}')
+        raise UserError(f'mu is {mean.shape} and sigma {cov.shape}')
     rows = arrays.get('features')
     if rows is not None and rows.shape[1:] != arrays['mu'].shape:
-      raise ValueError(f'mu is {arrays["mu"].shape} and features {rows.shape}')
+      raise UserError(f'mu is {arrays["mu"].shape} and features {rows.shape}')
   except Exception as error:  # a damaged pickle can raise anything
     what = f'no {error}' if isinstance(error, KeyError) else str(error) or type(error).__name__
-    raise ValueError(f'reference {path} cannot be used: {what}') from None
+    raise UserError(f'reference {path} cannot be used: {what}') from None
   return Reference(
     path,
     weights.sha256(path),
@@ -119,12 +120,12 @@ def check(reference: Reference, settings: dict, dim: int) -> None:
   for key, ours in settings.items():
     theirs = reference.settings.get(key, ours)
     if theirs != ours:
-      raise ValueError(
+      raise UserError(
         f'{key}: the samples have {ours}, the reference {reference.path} has {theirs}; '
         'make the reference again with the settings of the samples.'
       )
   if reference.mean.size != dim:
-    raise ValueError(
+    raise UserError(
       f'{settings.get("extractor", "the extractor")} gives {dim} features, '
       f'the reference {reference.path} has {reference.mean.size}; use one of this extractor.'
     )
@@ -133,7 +134,7 @@ def check(reference: Reference, settings: dict, dim: int) -> None:
 def _checked(name: str, array: np.ndarray) -> np.ndarray:
   array = np.asarray(array)
   if array.dtype.kind != 'f' or not np.isfinite(array).all():
-    raise ValueError(f'{name} is not an array of finite floats')
+    raise UserError(f'{name} is not an array of finite floats')
   return array if name == 'features' else array.astype(np.float64)
 
 

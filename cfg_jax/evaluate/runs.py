@@ -1,20 +1,19 @@
 """samples → evals.jsonl: a line for every sample set of a run, each number with its provenance."""
 
-import dataclasses
-import json
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
-from cfg_jax.core import config as config_lib
+from cfg_jax.core import files
 from cfg_jax.core.progress import Progress
+from cfg_jax.core.versions import VERSION
 from cfg_jax.evaluate import features
 from cfg_jax.evaluate import scoring as external
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.features import Extractor
-from cfg_jax.generate import draw as generate
-from cfg_jax.generate.store import SampleSet
+from cfg_jax.generate.store import SampleSet, sample_sets
+from cfg_jax.generate.upgrade import upgrade
 
 
 def evaluate(
@@ -33,8 +32,9 @@ def evaluate(
   """
   n = config.sample.num_samples
   external.check_enough(n)
+  upgrade(workdir)
   path = Path(workdir) / 'evals.jsonl'
-  lines = _whole_lines(path)
+  lines = files.read_jsonl(path)
   extractor = extractor or EXTRACTORS[config.evaluate.extractor]()
   settings = features.settings(extractor) | {'quantisation': 'round'}
   if reference_path:
@@ -43,10 +43,10 @@ def evaluate(
     data_dir = Path(config.data.dir).expanduser()
     reference = external.dataset_reference(config.data.name, data_dir, 'train', extractor)
   todo = []
-  for sample_set in generate.sample_sets(config, step):
+  for sample_set in sample_sets(config.sample, step):
     line = _provenance(config, workdir, sample_set) | settings | external.provenance(reference)
     line['metric_settings'] = external.METRIC_SETTINGS
-    if not any(line == {k: v for k, v in known.items() if k != 'metrics'} for known in lines):
+    if not any(line == _without_results(known) for known in lines):
       todo.append((sample_set, line))
   if not todo:
     return
@@ -54,24 +54,29 @@ def evaluate(
   for sample_set, line in todo:
     found, labels = _features(workdir, sample_set, n, extractor, progress)
     line['metrics'] = external.compare(found, reference, extractor)
+    line['distance'] = external.distance_name(n, extractor)
     if extractor.name == config.data.name:  # its classes are the labels
       line['metrics']['accuracy'] = float(np.mean(found.logits.argmax(axis=1) == labels))
     lines.append(line)
-    config_lib.write_atomically(path, ''.join(json.dumps(line) + '\n' for line in lines))
+    files.write_text(path, files.json_lines(lines))
     shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if not k.endswith('_std'))
     print(f'evaluate {Path(workdir).name}: w={sample_set.w:g}: {shown}', flush=True)
   progress.done()
 
 
+def _without_results(line):
+  return {k: v for k, v in line.items() if k not in ('metrics', 'distance')}
+
+
 def _provenance(config, workdir, sample_set: SampleSet) -> dict:
   """What a line says of the samples."""
-  settings = dataclasses.asdict(sample_set)
-  settings['T'] = settings.pop('num_steps')
   return {
+    'version': VERSION,
     'run': Path(workdir).name,
     'dataset': config.data.name,
-    'p_uncond': config.train.p_uncond,
-    **settings,
+    'seed': config.seed,
+    'step': sample_set.settings['step'],
+    'settings': {'method': config.method.to_dict(), 'sample': sample_set.settings['sample']},
     'n': config.sample.num_samples,
     'samples': sample_set.path,
   }
@@ -91,13 +96,3 @@ def _features(
   resume = Path(workdir) / sample_set.path / 'features.unfinished'
   found = features.stream(batches(), extractor, progress=progress, resume=resume)
   return found, np.concatenate(labels)
-
-
-def _whole_lines(path: Path) -> list[dict]:
-  """The lines on disk; a file that is no JSON lines is an error, never overwritten."""
-  if not path.exists():
-    return []
-  try:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{path} is not JSON lines ({error}); move it away.') from None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.data import registry as datasets
 from cfg_jax.evaluate import features, metrics, references
@@ -49,7 +50,7 @@ def evaluate(
   n = images.n if num_samples is None else num_samples
   check_enough(n)
   if n > images.n:
-    raise ValueError(f'num_samples={n} of the {images.n} images in {samples_path}.')
+    raise UserError(f'num_samples={n} of the {images.n} images in {samples_path}.')
   settings = features.settings(extractor)
   if quantisation:
     settings['quantisation'] = quantisation
@@ -63,6 +64,7 @@ def evaluate(
     **settings,
     **provenance(reference),
     'metric_settings': METRIC_SETTINGS,
+    'distance': distance_name(n, extractor),
     'metrics': compare(fake, reference, extractor),
   }
 
@@ -70,7 +72,7 @@ def evaluate(
 def check_enough(n: int) -> None:
   """ValueError unless n samples are enough for every metric."""
   if n < MIN_SAMPLES:
-    raise ValueError(f'num_samples={n}: the metrics need at least {MIN_SAMPLES}.')
+    raise UserError(f'num_samples={n}: the metrics need at least {MIN_SAMPLES}.')
 
 
 def make_reference(
@@ -90,9 +92,9 @@ def make_reference(
   """
   out = Path(out)
   if out.suffix != '.npz':
-    raise ValueError(f'{out} must end in .npz.')
+    raise UserError(f'{out} must end in .npz.')
   if out.exists():
-    raise ValueError(f'{out} exists; choose another name, or remove it first.')
+    raise UserError(f'{out} exists; choose another name, or remove it first.')
   if what not in datasets.DATASETS and Path(what).exists():
     images, dataset = samples.open_images(what), {'dataset': str(what)}
   else:
@@ -119,7 +121,7 @@ def dataset_reference(name: str, data_dir: Path, split: str, extractor: Extracto
     if not path.exists():
       make_reference(name, path, extractor, data_dir=data_dir, split=split)
   except OSError as error:
-    raise ValueError(
+    raise UserError(
       f'{path} cannot be made ({error}): use --make_reference, and give its file as --reference.'
     ) from None
   reference = references.read(path)
@@ -133,8 +135,7 @@ def compare(fake: Features, reference: Reference, extractor: Extractor) -> dict[
   they are, and else FD-<extractor>.
   """
   n = fake.moments.n
-  is_fid = getattr(extractor, 'is_public', False)
-  name = f'FD-{extractor.name}' if not is_fid else 'FID-50k' if n == 50_000 else 'FID'
+  name, is_fid = distance_name(n, extractor), getattr(extractor, 'is_public', False)
   m = METRIC_SETTINGS
   mean, cov = fake.moments.mean, fake.moments.cov
   values = {name: metrics.frechet_distance(mean, cov, reference.mean, reference.cov)}
@@ -158,6 +159,13 @@ def compare(fake: Features, reference: Reference, extractor: Extractor) -> dict[
       real, fake.kept, m['density_coverage_k']
     )
   return values
+
+
+def distance_name(n: int, extractor: Extractor) -> str:
+  """FID-50k of 50 000 samples by the public Inception weights, FID of others, else FD-…."""
+  if not getattr(extractor, 'is_public', False):
+    return f'FD-{extractor.name}'
+  return 'FID-50k' if n == 50_000 else 'FID'
 
 
 def provenance(reference: Reference) -> dict:

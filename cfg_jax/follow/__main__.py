@@ -19,8 +19,9 @@ from cfg_jax.core import command as cli
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
 from cfg_jax.core.checkpoint import steps_on_disk
+from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.evaluate.runs import evaluate
-from cfg_jax.generate.__main__ import config_from_flags, define_flags
+from cfg_jax.generate.__main__ import config_of_flags, define_sample_flags
 from cfg_jax.generate.draw import generate
 
 SECONDS = 20  # between two looks for a new checkpoint
@@ -33,7 +34,7 @@ def follow(
 
   Raises ValueError as `generate` and `evaluate` do.
   """
-  config_lib.validate(config, jax.device_count())
+  config_lib.check(config, OWNERS, jax.device_count())
   step = None
   while step is None or step < config_lib.of_run(workdir).train.num_steps:
     newest = max(steps_on_disk(workdir), default=None)
@@ -53,13 +54,13 @@ def follow(
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
-  config = config_from_flags()
+  config = config_of_flags()
   sharding.setup_jax(config.sample.batch_size, channels=config.model.channels)
   follow(config, Path(flags.FLAGS.workdir), flags.FLAGS.reference)
 
 
 if __name__ == '__main__':
-  define_flags()
+  define_sample_flags()
   flags.DEFINE_string('reference', None, 'Statistics to compare with, not the training data.')
   flags.mark_flag_as_required('workdir')
   cli.run(main)

@@ -14,7 +14,11 @@ import numpy as np
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
-from cfg_jax.generate.draw import check_guidance, load_params, make_sampler
+from cfg_jax.core.errors import UserError
+from cfg_jax.data import registry
+from cfg_jax.generate.draw import load_params
+from cfg_jax.methods import drawing
+from cfg_jax.methods.owners import OWNERS
 from cfg_jax.report import figures
 
 
@@ -24,21 +28,20 @@ class Model(NamedTuple):
   config: ml_collections.ConfigDict
   step: int
   params: Any
-  draw: Callable  # (params, indices, c, w) → uint8, see `generate.make_sampler`
+  draw: Callable  # (params, indices, c, knobs) → uint8, see `drawing.make_sampler`
 
 
-def load(workdir: str | Path, step: int | None = None, **sample: Any) -> Model:
-  """The newest whole checkpoint of a run, or that of `step`.
+def load(workdir: str | Path, *settings: str, step: int | None = None) -> Model:
+  """The newest intact checkpoint of a run, or that of `step`.
 
-  sample: fields of the run's `config.sample` to change, such as num_steps=64. Raises ValueError
-  where there is no run, no whole checkpoint, or a wrong setting.
+  settings: FIELD=VALUE, such as 'sample.sampler.num_steps=64'. Raises UserError where there is no
+  run, no intact checkpoint, or a wrong setting.
   """
-  config = config_lib.of_run(Path(workdir))
-  config.sample.update(sample)
-  config_lib.validate(config, 1)
+  config = config_lib.change(config_lib.of_run(Path(workdir)), settings)
+  config_lib.check(config, OWNERS, 1)
   mesh = sharding.data_mesh()
   step, params = load_params(config, Path(workdir), step, mesh)
-  return Model(config, step, params, make_sampler(config, mesh))
+  return Model(config, step, params, drawing.make_sampler(config, mesh))
 
 
 def render(w: float, seed: int, model: Model, classes: Sequence[int] = range(10)) -> np.ndarray:
@@ -46,18 +49,19 @@ def render(w: float, seed: int, model: Model, classes: Sequence[int] = range(10)
 
   w: Section 3; −1 is the unconditional model, and shows one image whatever the class. seed: which
   noise; the image of class c is number `seed` of `generate --labels c`. w and seed are traced: only
-  another number of classes compiles again. Raises ValueError where there is no such class, or w
+  another number of classes compiles again. Raises UserError where there is no such class, or w
   needs an ∅ that the network has never seen.
   """
-  check_guidance(model.config, [w])
-  num_classes = config_lib.dataset_of(model.config).num_classes
+  drawing.check_guidance(model.config, [w])
+  num_classes = registry.of(model.config.data).num_classes
   wrong = [c for c in classes if not 0 <= c < num_classes]
   if wrong or not len(classes):
-    raise ValueError(f'classes={list(classes)} must be some of 0 to {num_classes - 1}.')
+    raise UserError(f'classes={list(classes)} must be some of 0 to {num_classes - 1}.')
   devices = jax.device_count()
   filled = np.resize(np.array(classes, np.int32), -(-len(classes) // devices) * devices)
   indices = np.full(len(filled), seed, np.int32)
-  images = model.draw(model.params, indices, filled, np.full(len(filled), w, np.float32))
+  knobs = drawing.knobs(model.config, np.full(len(filled), w, np.float32))
+  images = model.draw(model.params, indices, filled, knobs)
   return np.asarray(images)[: len(classes)]
 
 

@@ -1,11 +1,21 @@
-"""Samples on disk: what settings make a set of them, where it lies, which images are there."""
+"""Samples on disk: the one writer and reader of shards. Without JAX."""
 
 import dataclasses
+import functools
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from cfg_jax.core import files
+from cfg_jax.core.errors import UserError
+from cfg_jax.generate import identity
+
+# What reading a damaged file can raise.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,32 +23,25 @@ class SampleSet:
   """All samples of one checkpoint under the same settings, however many have been drawn so far.
 
   Image i of a set depends on the settings and i alone, so a set can grow, and sets that differ in w
-  only share the noise and the labels of every i.
+  only share the noise and the labels of every i. settings: see `identity.settings_of`.
   """
 
-  step: int
-  ema: bool
-  num_steps: int  # T
-  v: float
-  clip_x: bool
-  seed: int
-  labels: str
-  w: float
+  settings: dict[str, Any]
 
   @property
+  def w(self) -> float:
+    """The guidance strength."""
+    return self.settings['sample']['guidance']['w']
+
+  @functools.cached_property
   def path(self) -> str:
-    """The folder, relative to the run: every setting is in its name."""
-    weights = 'ema' if self.ema else 'raw'
-    clip = 'clip' if self.clip_x else 'noclip'
-    return (
-      f'samples/step={self.step},{weights}/T={self.num_steps},v={self.v:g},{clip},'
-      f'labels={self.labels},seed={self.seed}/w={self.w:g}'
-    )
+    """The folder, relative to the run."""
+    return identity.path(self.settings)
 
   def present(self, workdir: Path) -> set[int]:
     """The indices of the images on disk."""
     found = set()
-    for file in self._files(workdir):
+    for file in _files(Path(workdir) / self.path):
       first, stop = file.stem.split('-')
       found.update(range(int(first), int(stop)))
     return found
@@ -46,19 +49,19 @@ class SampleSet:
   def write(self, workdir: Path, first: int, images: np.ndarray, labels: np.ndarray) -> None:
     """Writes images first, first + 1, …: uint8 (n, H, W, C), int32 (n,); all of them or none."""
     folder = Path(workdir) / self.path
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f'{first:08d}-{first + len(images):08d}.npz'
-    part = file.with_suffix('.part')
-    with part.open('wb') as f:
+    if not (folder / 'identity.json').exists():
+      files.write_json(folder / 'identity.json', self.settings)
+    with files.atomic(folder / f'{first:08d}-{first + len(images):08d}.npz') as file:
       indices = np.arange(first, first + len(images))
-      np.savez_compressed(f, images=images, labels=labels, indices=indices)
-    part.rename(file)
+      np.savez_compressed(file, images=images, labels=labels, indices=indices)
 
-  def read(self, workdir: Path, n: int, batch_size: int = 500):
+  def read(
+    self, workdir: Path, n: int, batch_size: int = 500
+  ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (images, labels) of indices 0 … n − 1 in order, batch_size at a time.
 
     Batches do not depend on how the images came to lie in files: sums over them round alike.
-    Raises ValueError where some are missing or a file is damaged.
+    Raises UserError where some are missing or a file is damaged.
     """
     held, done, yielded = [], 0, 0
     for images, labels in self._read_files(workdir, n):
@@ -70,22 +73,37 @@ class SampleSet:
         held = [(images[batch_size:], labels[batch_size:])]
         yielded += len(images[:batch_size])
     if done < n:
-      raise ValueError(f'{Path(workdir) / self.path} has {done} of {n} samples: generate the rest.')
+      raise UserError(f'{Path(workdir) / self.path} has {done} of {n} samples: generate the rest.')
 
   def _read_files(self, workdir, n):
     """What there is of (images, labels) 0 … n − 1 up to the first gap, a file at a time."""
     done = 0
-    for file in self._files(workdir):
+    for file in _files(Path(workdir) / self.path):
       if done == n or int(file.stem.split('-')[0]) > done:
         return  # what comes after a gap is not image `done`
-      try:
-        with np.load(file) as arrays:
-          take = (arrays['indices'] >= done) & (arrays['indices'] < n)
-          images, labels = arrays['images'][take], arrays['labels'][take]
-      except (zipfile.BadZipFile, zlib.error, OSError, ValueError, LookupError) as error:
-        raise ValueError(f'{file} is damaged ({error}): remove it and generate it again.') from None
-      done += len(images)
-      yield images, labels
+      indices, labels, images = read_shard(file)
+      take = (indices >= done) & (indices < n)
+      done += int(take.sum())
+      yield images[take], labels[take]
 
-  def _files(self, workdir):
-    return sorted((Path(workdir) / self.path).glob('*-*.npz'))
+
+def sample_sets(sample: Any, step: int) -> list[SampleSet]:
+  """One set for each w of a config's section `sample`, in its order."""
+  settings = sample.to_dict()
+  return [SampleSet(identity.settings_of(settings, step, w)) for w in sample.guidance.w]
+
+
+def read_shard(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(indices, labels, images) of a file that `SampleSet.write` wrote; UserError if it is damaged.
+
+  Arrays: int (n,), int32 (n,), uint8 (n, H, W, C).
+  """
+  try:
+    with np.load(file, allow_pickle=False) as arrays:
+      return arrays['indices'], arrays['labels'], arrays['images']
+  except _DAMAGE as error:
+    raise UserError(f'{file} is damaged ({error}): remove it and generate it again.') from None
+
+
+def _files(folder: Path) -> list[Path]:
+  return sorted(folder.glob('*-*.npz'))

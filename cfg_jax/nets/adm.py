@@ -12,7 +12,7 @@ Takes the class-conditional `64x64_diffusion.pt` and `128x128_diffusion.pt` of D
 - Its last three outputs, for the variance, are dropped: Algorithm 2 has a variance of its own. So
   samples come from ADM's ε, but not from ADM's sampler.
 - It has no ∅. The row for ∅ is the mean of the classes' rows: nobody trained it, the run's config
-  says so with train.p_uncond = 0, and `generate` therefore refuses every w but 0.
+  says so with method.p_uncond = 0, and `generate` therefore refuses every w but 0.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from cfg_jax.core import command as cli
+from cfg_jax.core import command, sharding
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
-from cfg_jax.core import state as train_state
 from cfg_jax.core.checkpoint import Checkpoints
+from cfg_jax.core.errors import UserError
+from cfg_jax.data import registry
 from cfg_jax.nets import torch_file, unet
 from cfg_jax.nets.embed import adm_lambdas
 
@@ -78,22 +78,22 @@ def import_run(config: ConfigDict, weights: Path, workdir: Path) -> None:
   """
   workdir = Path(workdir)
   if workdir.exists() and any(workdir.iterdir()):
-    raise ValueError(f'--workdir={workdir} is not empty: name a new one.')
-  size = config_lib.dataset_of(config).image_shape[0]
+    raise UserError(f'--workdir={workdir} is not empty: name a new one.')
+  size = registry.of(config.data).image_shape[0]
   if size not in PUBLISHED:
-    raise ValueError(
+    raise UserError(
       f'data.name={config.data.name!r} has {size}×{size} images; the published networks are those '
       'of configs/imagenet64.py and configs/imagenet128.py.'
     )
   config = as_trained(config, PUBLISHED[size])
   tensors = torch_file.read(weights)
   try:
-    ema = convert(tensors, config_lib.network_of(config), PUBLISHED[size].heads_first)
+    ema = convert(tensors, unet.of(config), PUBLISHED[size].heads_first)
   except ValueError as error:
-    raise ValueError(f'--weights={weights}: {error}') from None
+    raise UserError(f'--weights={weights}: {error}') from None
   step = config.train.num_steps
   checkpoints = Checkpoints(workdir, keep=1)
-  state = jax.device_put({'step': np.int32(step), 'ema': ema})
+  state = jax.device_put({'step': np.int32(step), 'ema': {'network': ema}})
   checkpoints.save(step, state, {'imported': str(weights)})
   checkpoints.close()
   config_lib.record(config, workdir)  # last: without it there is no run
@@ -105,9 +105,10 @@ def as_trained(config: ConfigDict, published: Published) -> ConfigDict:
   config.model.lambda_embedding = published.lambda_embedding
   lam = adm_lambdas(published.lambda_embedding)
   config.diffusion.update(lambda_min=float(lam[-1]), lambda_max=float(lam[0]))
-  config.train.update(p_uncond=0.0, num_steps=published.num_steps)
+  config.method.p_uncond = 0.0
+  config.train.num_steps = published.num_steps
   config.train.update(warmup_steps=0, grad_clip=float('inf'))
-  config.sample.w = (0.0,)
+  config.sample.guidance.w = (0.0,)
   return config.lock()
 
 
@@ -119,7 +120,7 @@ def convert(
   Takes a network with 6 outputs (for 3 channels) and no ∅; heads_first: see `Published`. Raises
   ValueError that names the first tensor that is missing, unexpected, or of another shape.
   """
-  abstract = jax.eval_shape(lambda: train_state.create_params(network, 0))
+  abstract = jax.eval_shape(lambda: unet.create_params(network, 0))
   paths, tree = jax.tree_util.tree_flatten_with_path(abstract)
   leaves = {}  # by ADM's name: our path and shape
   for path, leaf in paths:
@@ -129,10 +130,10 @@ def convert(
   strangers = [n for n in leaves if n not in tensors] + [n for n in tensors if n not in leaves]
   if strangers:
     kind = 'unexpected' if strangers[0] in tensors else 'missing'
-    raise ValueError(f'tensor {strangers[0]} is {kind} in a class-conditional ADM network.')
+    raise UserError(f'tensor {strangers[0]} is {kind} in a class-conditional ADM network.')
   for name, (path, shape) in leaves.items():
     if tensors[name].shape != (expected := _adm_shape(path, shape)):
-      raise ValueError(f'tensor {name} has shape {tensors[name].shape}, not {expected}.')
+      raise UserError(f'tensor {name} has shape {tensors[name].shape}, not {expected}.')
 
   converted = [
     _convert(tensors[name], path, network, heads_first) for name, (path, _) in leaves.items()
@@ -197,13 +198,13 @@ def main(argv: list[str]) -> None:
   del argv
   sharding.setup_jax(1)
   workdir = flags.FLAGS.workdir
-  import_run(flags.FLAGS.config, Path(flags.FLAGS.weights), Path(workdir))
+  import_run(command.config_of_file(), Path(flags.FLAGS.weights), Path(workdir))
   print(f'Sample it: python -m cfg_jax.generate --workdir {workdir} --num_samples 16')
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', help_string='Config file.', lock_config=True)
+  command.define_config_flags()
   flags.DEFINE_string('workdir', None, 'Folder that is to hold the run.')
   flags.DEFINE_string('weights', None, 'The .pt file.')
-  flags.mark_flags_as_required(['config', 'workdir', 'weights'])
-  cli.run(main)
+  flags.mark_flags_as_required(['workdir', 'weights'])
+  command.run(main)

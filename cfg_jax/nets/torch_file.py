@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cfg_jax.core.errors import UserError
+
 _DTYPES = {'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'LongStorage': np.int64}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # opens a file of torch.save before PyTorch 1.6
 
@@ -29,11 +31,11 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       file.seek(0)
       state, storages = (_read_zip if is_zip else _read_legacy)(file)
     if not isinstance(state, dict) or not all(isinstance(t, _Tensor) for t in state.values()):
-      raise ValueError('not a dictionary of tensors')
+      raise UserError('not a dictionary of tensors')
     return {name: tensor.array(storages[tensor.storage.key]) for name, tensor in state.items()}
   except Exception as error:  # a damaged pickle can raise anything
     reason = str(error) or type(error).__name__
-    raise ValueError(f'{path} is no readable PyTorch state dictionary: {reason}') from None
+    raise UserError(f'{path} is no readable PyTorch state dictionary: {reason}') from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class _Tensor:
     flat = np.frombuffer(data, self.storage.dtype)
     last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride))
     if min(self.shape, default=1) < 1 or min(self.offset, *self.stride, 0) < 0 or last >= flat.size:
-      raise ValueError(f'tensor {self.shape} reaches outside its storage of {flat.size}')
+      raise UserError(f'tensor {self.shape} reaches outside its storage of {flat.size}')
     stride = [s * flat.itemsize for s in self.stride]
     return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, stride).copy()
 
@@ -90,7 +92,7 @@ def _read_zip(file: BinaryIO) -> tuple[object, dict[str, bytes]]:
     names = archive.namelist()
     root = next(name for name in names if name.endswith('/data.pkl')).removesuffix('data.pkl')
     if f'{root}byteorder' in names and archive.read(f'{root}byteorder') != b'little':
-      raise ValueError('big-endian')
+      raise UserError('big-endian')
     with archive.open(f'{root}data.pkl') as pickled:
       state = _Unpickler(pickled).load()
     prefix = f'{root}data/'
@@ -101,7 +103,7 @@ def _read_legacy(file: BinaryIO) -> tuple[object, dict[str, bytes]]:
   """Pickles of the magic number, version, machine, object and storage keys; then the storages."""
   magic, _, machine = (_Unpickler(file).load() for _ in range(3))
   if magic != _LEGACY_MAGIC or not machine['little_endian']:
-    raise ValueError('not written by torch.save')
+    raise UserError('not written by torch.save')
   unpickler = _Unpickler(file)
   state = unpickler.load()
   dtypes = {t.storage.key: t.storage.dtype for t in state.values()}
@@ -111,5 +113,5 @@ def _read_legacy(file: BinaryIO) -> tuple[object, dict[str, bytes]]:
     size = count * np.dtype(dtypes[key]).itemsize
     storages[key] = file.read(size)
     if len(storages[key]) != size:
-      raise ValueError('truncated')
+      raise UserError('truncated')
   return state, storages

@@ -18,15 +18,21 @@ see `embedding`. Initialisation is Flax's (LeCun normal).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import ml_collections
 from flax import nnx
 
+from cfg_jax.core.config import Context, Problems
+from cfg_jax.data import registry
+from cfg_jax.equations.conditioning import Cond
 from cfg_jax.nets.cpu import convolve, convolve_upsampled, upsample
-from cfg_jax.nets.embed import embed_lambda
+from cfg_jax.nets.embed import EMBEDDINGS, embed_lambda
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,23 +221,24 @@ class UNet(nnx.Module):
     self.conv_out = conv(c, c_image, 3, kernel_init=nnx.initializers.zeros)
 
   def __call__(
-    self, z: jax.Array, lam: jax.Array, c: jax.Array, keys: jax.Array | None = None
+    self, z: jax.Array, lam: jax.Array, cond: Cond, keys: jax.Array | None = None
   ) -> jax.Array:
-    """ε of z (B, H, W, C), lam (B,) and classes c (B,) in 0..num_classes, the last being ∅.
+    """ε of z (B, H, W, C), lam (B,) and classes, int (B,) in 0..num_classes − 1, or ∅.
 
     keys: (B,), for dropout, so that what a sample loses does not depend on the others; None in
     inference. Returns (B, H, W, C) in float32.
     """
     config = self.config
     chex.assert_shape(z, (lam.shape[0], *config.image_shape))
-    chex.assert_equal_shape([lam, c])
+    chex.assert_equal_shape([lam, cond.value, cond.given])
     stages = [*self.down, self.middle, *self.up]
     # With remat only a stage's inputs are kept for the backward pass.
     run = lambda stage, *args: (jax.checkpoint(stage) if config.remat else stage)(*args)  # noqa: E731
     keys = iter(_split(keys, len(stages)))
 
     emb = self.lambda_in(embed_lambda(lam, config.channels, config.lambda_embedding))
-    emb = self.lambda_out(nnx.silu(emb)) + self.class_emb(c)
+    row = jnp.where(cond.given, cond.value, config.num_classes)  # the last row is ∅'s
+    emb = self.lambda_out(nnx.silu(emb)) + self.class_emb(row)
     h = self.conv_in(z.astype(config.dtype))
     skips = [h]
     for stage in self.down:
@@ -282,3 +289,68 @@ def num_parameters(config: UNetConfig) -> int:
   """The number of parameters, from shapes alone: no memory is touched."""
   abstract = nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0)))
   return sum(p.size for p in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
+
+
+def create_params(config: UNetConfig, seed: int) -> dict[str, Any]:
+  """Parameters from seed, as a plain pytree. Trace under `jax.jit` or `jax.eval_shape`."""
+  return nnx.state(UNet(config, nnx.Rngs(seed)), nnx.Param).to_pure_dict()
+
+
+@functools.cache  # seconds for a large network
+def apply_fn(config: UNetConfig) -> Callable:
+  """ε_θ as a pure function: (params, z, lam, cond, keys=None) → ε; see `UNet.__call__`."""
+  graph, abstract = nnx.split(nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0))))
+
+  def apply(params, z, lam, cond, keys=None):
+    state = jax.tree.map(lambda x: x, abstract)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graph, state)(z, lam, cond, keys)
+
+  return apply
+
+
+def of(config: ml_collections.ConfigDict) -> UNetConfig:
+  """The network of a run's config; UserError where its data set is not known."""
+  dataset = registry.of(config.data)
+  return UNetConfig(
+    image_shape=dataset.image_shape, num_classes=dataset.num_classes, **config.model
+  )
+
+
+def problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
+  """What is wrong with the config's section `model`: (field, remedy)."""
+  dataset = registry.find(context.config.data)
+  if dataset is not None:  # where it is, that is told by its owner
+    size = dataset.image_shape[0]
+    resolutions = [size // 2**level for level in range(len(model.channel_mults))]
+    if size % 2 ** (len(model.channel_mults) - 1):
+      halvings = len(model.channel_mults) - 1
+      yield 'channel_mults', f'halves {size} pixels {halvings} times; use fewer levels'
+    if never := [r for r in model.attention_resolutions if r not in resolutions]:
+      yield (
+        'attention_resolutions',
+        f'has {never}, which never occur: the levels are {resolutions}',
+      )
+  widths = [model.channels * mult for mult in model.channel_mults]
+  if not widths:
+    yield 'channel_mults', 'must have one multiplier a level'
+  if model.num_blocks < 1:
+    yield 'num_blocks', 'must be at least 1'
+  if not 0 <= model.dropout < 1:
+    yield 'dropout', 'must be in [0, 1)'
+  if model.dtype not in ('float32', 'bfloat16'):
+    yield 'dtype', "must be 'float32' or 'bfloat16'"
+  if bad := [width for width in widths if width % model.norm_groups]:
+    yield (
+      'channels',
+      f'× channel_mults gives {bad}, not divisible by model.norm_groups={model.norm_groups}',
+    )
+  if model.channels % 2:
+    yield 'channels', 'must be even: the embedding of λ has sines and cosines'
+  if model.get('lambda_embedding', 'arctan') not in EMBEDDINGS:
+    yield 'lambda_embedding', f'must be one of {", ".join(EMBEDDINGS)}'
+  heads, head_channels = model.num_heads, model.head_channels
+  if (heads is None) == (head_channels is None):
+    yield 'num_heads', f'and model.head_channels={head_channels}: give exactly one'
+  elif bad := [width for width in widths if width % (heads or head_channels)]:
+    yield 'num_heads' if heads else 'head_channels', f'does not divide the widths {bad}'

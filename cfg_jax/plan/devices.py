@@ -9,6 +9,8 @@ import csv
 from importlib import resources
 from typing import NamedTuple
 
+from cfg_jax.core.errors import UserError
+
 
 class Device(NamedTuple):
   """One line of the file. GB and TFLOP/s are powers of ten; None where the device can't."""
@@ -27,7 +29,7 @@ class Device(NamedTuple):
     """FLOP/s on 'bfloat16' or 'float32' arrays; ValueError where the device has no such units."""
     tflops = {'bfloat16': self.bfloat16_tflops, 'float32': self.float32_tflops}[dtype]
     if tflops is None:
-      raise ValueError(f'{self.name} has no {dtype}: use --config.model.dtype=float32.')
+      raise UserError(f'{self.name} has no {dtype}: use --config.model.dtype=float32.')
     return tflops * 1e12
 
 

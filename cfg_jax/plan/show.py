@@ -8,22 +8,19 @@ devices' peak that reaches the model: a small network reaches less, and so does 
 whose second forward pass the model does not need.
 """
 
-from collections.abc import Callable
-
 import jax
 import ml_collections
-import optax
 from absl import flags
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core.errors import UserError
+from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.papers import tables as paper
-from cfg_jax.plan import devices, run_costs
+from cfg_jax.plan import cost, devices
 
 
 def show(
   config: ml_collections.ConfigDict,
-  optimizer: optax.GradientTransformation,
-  train_step: Callable,
   *,
   device: str,
   num_devices: int,
@@ -31,34 +28,34 @@ def show(
 ) -> None:
   """Prints the plan. Raises ValueError for a wrong config, device, number of devices or mfu."""
   kind = _checked(device, num_devices, mfu)
-  config_lib.validate(config, num_devices)
-  network = config_lib.network_of(config)
-  peak = kind.peak_flops(network.dtype)
-  units = kind.float32_is if network.dtype == 'float32' else network.dtype
+  config_lib.check(config, OWNERS, num_devices)
+  dtype = config.model.dtype
+  peak = kind.peak_flops(dtype)
+  units = kind.float32_is if dtype == 'float32' else dtype
   print(
     f'{config.data.name} on {num_devices} × {kind.name}, each of {kind.memory_gb:g} GB and '
     f'{peak / 1e12:g} TFLOP/s in {units}, at {mfu:.0%} of that'
   )
-  _show_parameters(network)
-  flops = run_costs.image_flops(config)
+  _show_parameters(config)
+  flops = cost.image_flops(config)
   _show_flops(config, flops)
   _show_hours(config, flops, num_devices, peak * mfu)
-  _show_memory(config, optimizer, train_step, kind, num_devices)
+  _show_memory(config, kind, num_devices)
 
 
 def _checked(device, num_devices, mfu):
   if device not in devices.DEVICES:
-    raise ValueError(f'--plan.device={device} is none of {", ".join(devices.DEVICES)}.')
+    raise UserError(f'--plan.device={device} is none of {", ".join(devices.DEVICES)}.')
   if num_devices < 1:
-    raise ValueError(f'--plan.devices={num_devices} must be at least 1.')
+    raise UserError(f'--plan.devices={num_devices} must be at least 1.')
   if not 0 < mfu <= 1:
-    raise ValueError(f'--plan.mfu={mfu} is a share of the peak: above 0, at most 1.')
+    raise UserError(f'--plan.mfu={mfu} is a share of the peak: above 0, at most 1.')
   return devices.DEVICES[device]
 
 
-def _show_parameters(network):
+def _show_parameters(config):
   print('\nParameters')
-  parts = run_costs.parameters(network)
+  parts = cost.parameters(config)
   for name, n in parts.items():
     _row(name, f'{n:,}')
   _row('all', f'{sum(parts.values()):,}')
@@ -74,7 +71,7 @@ def _show_flops(config, flops):
   row('training', flops.train)
   if flops.train_remat:
     row('training, with what remat repeats', flops.train_remat)
-  num_steps = config.sample.num_steps
+  num_steps = config.sample.sampler.num_steps
   row(f'sampling, T = {num_steps}, w = 0', flops.forward, num_steps)
   row(f'sampling, T = {num_steps}, guided: two calls a step', flops.forward, 2 * num_steps)
   compiler, products, attention = (_short(n / 2e9) for n in flops.forward)
@@ -91,7 +88,7 @@ def _show_hours(config, flops, num_devices, flops_each):
   seconds = _short(train_hours * 3600 / train.num_steps)
   _row(f'training: {train.num_steps:,} steps of {seconds} s', _short(train_hours))
   hours = 0.0
-  for what, calls in run_costs.table_calls(config):
+  for what, calls in cost.table_calls(config):
     hours += (column := calls * flops.forward.compiler / rate)
     _row(what, _short(column))
   models = sum(c.field == 'p_uncond' for c in paper.curves(config.data.name)) or 1
@@ -100,11 +97,11 @@ def _show_hours(config, flops, num_devices, flops_each):
   _row('all, in hours of one device', _short(hours * num_devices))
 
 
-def _show_memory(config, optimizer, train_step, kind, num_devices):
+def _show_memory(config, kind, num_devices):
   images, microbatches = config.train.batch_size // num_devices, config.train.microbatches
   at_once = '' if microbatches == 1 else f', {images // microbatches} at once'
   print(f'\nGB a device in training, with {images} images of the batch{at_once}')
-  memory = run_costs.count_memory(config, images, num_devices)
+  memory = cost.count_memory(config, images, num_devices)
   for name, n in memory.items():
     _row(name, _short(n / 1e9))
   total = sum(memory.values()) / 1e9
@@ -116,19 +113,12 @@ def _show_memory(config, optimizer, train_step, kind, num_devices):
     print(f'  {kind.name} has {kind.memory_gb:g}: take {more} or a smaller batch.')
   if devices.of_kind(jax.devices()[0].device_kind) == kind:
     print('  Compiling the step, minutes ...', flush=True)
-    network = config_lib.network_of(config)
-    n = run_costs.compiled_memory(network, optimizer, train_step, images)
+    n = cost.compiled_memory(config, images)
     alone = ' alone' if config.train.shard_optimizer else ''
     _row(f'all, as compiled for the device here{alone}', _short(n / 1e9))
 
 
 def define_flags() -> None:
-  """--plan, and what it is asked of."""
-  flags.DEFINE_boolean('plan', False, 'Says what the config costs, and does nothing.')
-  define_device_flags()
-
-
-def define_device_flags() -> None:
   """What hours are counted for."""
   flags.DEFINE_string('plan.device', 'h100', f'One of {", ".join(devices.DEVICES)}.')
   flags.DEFINE_integer('plan.devices', 8, 'How many of them.')
@@ -145,14 +135,10 @@ def _device_flags():
   return (flags.FLAGS[f'plan.{name}'].value for name in ('device', 'devices', 'mfu'))
 
 
-def main(
-  config: ml_collections.ConfigDict,
-  optimizer: optax.GradientTransformation,
-  train_step: Callable,
-) -> None:
-  """The command, from the flags."""
+def main(config: ml_collections.ConfigDict) -> None:
+  """The plan that the flags ask for."""
   device, num_devices, mfu = _device_flags()
-  show(config, optimizer, train_step, device=device, num_devices=num_devices, mfu=mfu)
+  show(config, device=device, num_devices=num_devices, mfu=mfu)
 
 
 def _row(name: str, *values: str) -> None:

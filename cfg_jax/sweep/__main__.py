@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from cfg_jax.core import command as cli
 from cfg_jax.core import config as config_lib
+from cfg_jax.core.errors import UserError
 from cfg_jax.plan import devices, run_costs
 from cfg_jax.plan import show as plan
 from cfg_jax.report import figures
@@ -129,7 +130,7 @@ def sweep(shows_cost: bool = False) -> Path:
     raise SystemExit
   with jobs.claim(workdir / 'jobs' / 'launcher.lock', seconds=0) as alone:
     if not alone:
-      raise ValueError(f'--workdir={workdir}: another launcher is at work there; see --status.')
+      raise UserError(f'--workdir={workdir}: another launcher is at work there; see --status.')
     # Here and once: data that is missing is told, and data made on first use is made by one alone.
     config_lib.dataset_of(config).open(Path(config.data.dir).expanduser(), 'train')
     grid.write(workdir, config, axes)

@@ -17,6 +17,7 @@ import ml_collections
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import steps_on_disk
+from cfg_jax.core.errors import UserError
 from cfg_jax.generate.draw import sample_sets
 
 Axes = dict[str, list]
@@ -46,13 +47,13 @@ def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
   for text in texts:
     field, _, values = text.partition('=')
     if field in axes:
-      raise ValueError(f'--grid {field} is given twice: join its values with commas.')
+      raise UserError(f'--grid {field} is given twice: join its values with commas.')
     if not values:
-      raise ValueError(f'--grid {text} names no value, so the grid is empty: FIELD=VALUE,VALUE,….')
+      raise UserError(f'--grid {text} names no value, so the grid is empty: FIELD=VALUE,VALUE,….')
     kind = float if field == 'sample.w' else _type(field, config)
     axes[field] = [_value(value, kind, text) for value in values.split(',')]
   if not axes:
-    raise ValueError('--grid names no axis, so the grid is empty: FIELD=VALUE,VALUE,….')
+    raise UserError('--grid names no axis, so the grid is empty: FIELD=VALUE,VALUE,….')
   return axes
 
 
@@ -65,9 +66,9 @@ def _type(field: str, config: ml_collections.ConfigDict) -> type:
       config = config[group]
     kind = config.get_type(name)
   except (AttributeError, KeyError, TypeError):
-    raise ValueError(f'--grid {field}: the config has no such field.') from None
+    raise UserError(f'--grid {field}: the config has no such field.') from None
   if kind not in (bool, int, float, str):
-    raise ValueError(f'--grid {field}: an axis takes single values, and this is a {kind.__name__}.')
+    raise UserError(f'--grid {field}: an axis takes single values, and this is a {kind.__name__}.')
   return kind
 
 
@@ -78,9 +79,9 @@ def _value(text: str, kind: type, axis: str) -> bool | int | float | str:
     value = math.nan
   if isinstance(value, float) and not math.isfinite(value):
     names = {bool: 'true or false', int: 'a whole number', float: 'a number'}
-    raise ValueError(f'--grid {axis}: {text!r} is not {names[kind]}.')
+    raise UserError(f'--grid {axis}: {text!r} is not {names[kind]}.')
   if isinstance(value, str) and '/' in value:
-    raise ValueError(f'--grid {axis}: {text!r} cannot be part of a folder name.')
+    raise UserError(f'--grid {axis}: {text!r} cannot be part of a folder name.')
   return value
 
 
@@ -128,9 +129,7 @@ def _check_identities(runs):
         cell = f'{run.name}/{sample_set.path}'
         identity = cell, s.config.sample.num_samples, s.config.evaluate.extractor
         if identity in seen:
-          raise ValueError(
-            f'two cells of the grid are both {cell}: name each value of --grid once.'
-          )
+          raise UserError(f'two cells of the grid are both {cell}: name each value of --grid once.')
         seen.add(identity)
 
 
@@ -150,7 +149,7 @@ def check_workdir(
     for sampling in run.samplings:
       will_be = kept if max(there, default=0) < train.num_steps else set()
       if sampling.step not in will_be | there:
-        raise ValueError(
+        raise UserError(
           f'step={sampling.step} of {run.name} is not among its checkpoints, '
           f'{sorted(will_be | there)}: see train.checkpoint_every and train.keep_checkpoints.'
         )
@@ -166,5 +165,5 @@ def read(workdir: Path) -> tuple[ml_collections.ConfigDict, Axes]:
   """What `write` wrote; ValueError where there is none."""
   path = workdir / 'sweep.json'
   if not path.exists():
-    raise ValueError(f'--config is missing, and --workdir={workdir} holds no sweep ({path.name}).')
+    raise UserError(f'--config is missing, and --workdir={workdir} holds no sweep ({path.name}).')
   return config_lib.read(path), json.loads(path.read_text())['grid']

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import submitit
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.report import page as report
 from cfg_jax.sweep import jobs
 from cfg_jax.sweep import status as board
@@ -111,7 +112,7 @@ class Slurm:
   def __init__(self, workdir: Path, options: dict, parts: int):
     """parts: how many jobs draw a sampling. Raises ValueError where there is no Slurm."""
     if not shutil.which('sbatch'):
-      raise ValueError('--cluster=slurm finds no Slurm: sbatch is not on PATH. Use a login node.')
+      raise UserError('--cluster=slurm finds no Slurm: sbatch is not on PATH. Use a login node.')
     self._workdir, self._parts, self._ids = workdir, parts, _recorded(workdir)
     self._options = {f'slurm_{k}': v for k, v in options.items() if v is not None}
 
@@ -168,7 +169,7 @@ class Slurm:
           submitted = [executor.submit(job) for job in array]
       except submitit.core.utils.FailedJobError as error:
         words = str(error).strip().splitlines()
-        raise ValueError(f'Slurm did not take a job: {words[-1] if words else error}') from None
+        raise UserError(f'Slurm did not take a job: {words[-1] if words else error}') from None
       self._ids |= {job.name: s.job_id for job, s in zip(array, submitted)}
     return [self._ids[job.name] for job in new]
 

@@ -9,7 +9,7 @@
 
 Debian's package dataset-fashion-mnist puts those four into /usr/share/datasets/fashion-mnist.
 
-Any name but ours makes a data set of your own, from then on called --config.data.name=flowers.
+Any name but ours makes a data set of your own, from then on called --set data.name=flowers.
 Photographs are cropped to their central square and resized to exact area averages (see images.py).
 Every core works at a shard of its own; if the command is killed, give it again and it goes on. The
 result, DATA_DIR/NAME/1.0.0, is a TFDS data set of PNG images in ArrayRecord files, class by class.
@@ -26,6 +26,7 @@ from pathlib import Path
 from absl import flags
 
 from cfg_jax.core import command as cli
+from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry as datasets
 from cfg_jax.data.prepare import classics, imagenet, sources, writing
 
@@ -44,12 +45,12 @@ def prepare(
   Raises ValueError where it can't be done. What was prepared before is never overwritten.
   """
   if workers < 1:
-    raise ValueError(f'workers={workers} must be at least 1')
+    raise UserError(f'workers={workers} must be at least 1')
   try:
     described = describe(name, source.expanduser(), split, size)
     return writing.write(described, data_dir.expanduser() / name / writing.VERSION, workers=workers)
   except OSError as error:  # no such file, no permission, no space
-    raise ValueError(str(error)) from error
+    raise UserError(str(error)) from error
 
 
 def describe(name: str, path: Path, split: str | None, size: int | None) -> sources.Source:
@@ -58,22 +59,22 @@ def describe(name: str, path: Path, split: str | None, size: int | None) -> sour
   `split` is None for train; `size` is that of the square images of a data set of one's own.
   """
   if name == 'digits':
-    raise ValueError('digits needs no preparing: they come with scikit-learn')
+    raise UserError('digits needs no preparing: they come with scikit-learn')
   if not path.exists():
-    raise ValueError(f'--source={path} does not exist')
+    raise UserError(f'--source={path} does not exist')
   if name not in datasets.DATASETS:
     if not re.fullmatch('[a-z][a-z0-9_]*', name):
-      raise ValueError(f'{name!r} cannot name a data set: use lower-case letters, digits and _')
+      raise UserError(f'{name!r} cannot name a data set: use lower-case letters, digits and _')
     if size is None or size < 1:
       known = ', '.join(datasets.DATASETS)
-      raise ValueError(f'{name} is none of {known}: for a data set of your own give --size, as 64')
+      raise UserError(f'{name} is none of {known}: for a data set of your own give --size, as 64')
     return sources.folder_source(path, split or 'train', size)
   if size is not None:
-    raise ValueError(f'--size={size} is for data sets of your own: {name} has its size')
+    raise UserError(f'--size={size} is for data sets of your own: {name} has its size')
   if name.startswith('imagenet'):
     return imagenet.source(path, split or 'train', datasets.DATASETS[name].image_shape[0])
   if split is not None:
-    raise ValueError(f'--split={split}: {name} is prepared as a whole, leave --split out')
+    raise UserError(f'--split={split}: {name} is prepared as a whole, leave --split out')
   return classics.cifar10_source(path) if name == 'cifar10' else classics.idx_source(name, path)
 
 
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> None:
   """The command."""
   if len(argv) != 2:
     known = ', '.join(datasets.DATASETS)
-    raise ValueError(f'give one name to prepare: {known}, or one of your own')
+    raise UserError(f'give one name to prepare: {known}, or one of your own')
   args = flags.FLAGS
   options = {'split': args.split, 'size': args.size, 'workers': args.workers}
   try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.data.prepare import sources
 
 CLASS_NAMES = {
@@ -37,14 +38,14 @@ def cifar10_source(path: Path) -> sources.Source:
     train = b''.join(files[f'data_batch_{i}.bin'] for i in range(1, 6))
     test = files['test_batch.bin']
   except (tarfile.TarError, EOFError, OSError) as error:
-    raise ValueError(f'{path} ends early or is not a tar ({error}): fetch it again') from None
+    raise UserError(f'{path} ends early or is not a tar ({error}): fetch it again') from None
   except KeyError as error:
-    raise ValueError(f'{path} lacks {error}: this takes cifar-10-binary.tar.gz') from None
+    raise UserError(f'{path} lacks {error}: this takes cifar-10-binary.tar.gz') from None
   splits = {}
   for split, data in {'train': train, 'test': test}.items():
     # A record is one byte of label and 3 × 32 × 32 bytes of image, channels first.
     if len(data) % 3073:
-      raise ValueError(f'{path} has {len(data)} bytes of {split}, no multiple of 3073')
+      raise UserError(f'{path} has {len(data)} bytes of {split}, no multiple of 3073')
     records = np.frombuffer(data, np.uint8).reshape(-1, 3073)
     splits[split] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
   return _source(path, class_names, splits)
@@ -56,13 +57,13 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
   try:
     data = path.read_bytes() if path.exists() else gzip.decompress(zipped.read_bytes())
   except FileNotFoundError:
-    raise ValueError(f'{path.parent} lacks {path.name} or {zipped.name}') from None
+    raise UserError(f'{path.parent} lacks {path.name} or {zipped.name}') from None
   except (EOFError, OSError) as error:
-    raise ValueError(f'{zipped} cannot be unzipped ({error}): fetch it again') from None
+    raise UserError(f'{zipped} cannot be unzipped ({error}): fetch it again') from None
   start = 4 + 4 * ndim
   shape = np.frombuffer(data[4:start], '>i4').tolist()
   if data[:4] != bytes([0, 0, 8, ndim]) or len(data) != start + np.prod(shape, dtype=int):
-    raise ValueError(f'{path} is not a whole IDX file of {ndim} dimensions: fetch it again')
+    raise UserError(f'{path} is not a whole IDX file of {ndim} dimensions: fetch it again')
   return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -70,9 +71,9 @@ def _source(path: Path, class_names: list[str], splits: dict) -> sources.Source:
   shards = {}
   for split, (images, labels) in splits.items():
     if len(images) != len(labels) or len(images) == 0:
-      raise ValueError(f'{path} has {len(images)} {split} images and {len(labels)} labels')
+      raise UserError(f'{path} has {len(images)} {split} images and {len(labels)} labels')
     if labels.max() >= len(class_names):
-      raise ValueError(f'{path} has label {labels.max()}, outside its {len(class_names)} classes')
+      raise UserError(f'{path} has label {labels.max()}, outside its {len(class_names)} classes')
     slices = [slice(i, i + SHARD_IMAGES) for i in range(0, len(images), SHARD_IMAGES)]
     shards[split] = [
       sources.Shard(

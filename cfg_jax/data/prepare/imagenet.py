@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.data.prepare import sources
 
 NUM_IMAGES = {'train': 1_281_167, 'validation': 50_000}
@@ -32,7 +33,7 @@ def source(path: Path, split: str, size: int) -> sources.Source:
   Raises ValueError where classes or validation images are missing or unknown.
   """
   if split not in NUM_IMAGES:
-    raise ValueError(f'--split={split} must be one of {", ".join(NUM_IMAGES)}')
+    raise UserError(f'--split={split} must be one of {", ".join(NUM_IMAGES)}')
   names = class_names()
   if path.is_dir():
     found = dict(sources.folder_entries(path))
@@ -44,9 +45,9 @@ def source(path: Path, split: str, size: int) -> sources.Source:
     for image in sources.tar_entries(path):
       found[labels[_validation_index(image.name, len(labels))]].append(image)
   if unknown := sorted(found.keys() - set(names)):
-    raise ValueError(f"{path} holds {_some(unknown)}, outside imagenet2012's {len(names)} classes")
+    raise UserError(f"{path} holds {_some(unknown)}, outside imagenet2012's {len(names)} classes")
   if missing := [name for name in names if not found.get(name)]:
-    raise ValueError(f'{path} lacks {_some(missing)} of {len(names)} classes: did it arrive whole?')
+    raise UserError(f'{path} lacks {_some(missing)} of {len(names)} classes: did it arrive whole?')
   entries = [e._replace(label=i) for i, name in enumerate(names) for e in found[name]]
   of_tars = split == 'train' and path.is_file()
   return sources.Source(
@@ -61,7 +62,7 @@ def source(path: Path, split: str, size: int) -> sources.Source:
 def _validation_index(name: str, num_images: int) -> int:
   number = name.removeprefix('ILSVRC2012_val_').removesuffix('.JPEG')
   if not (number.isdecimal() and 1 <= int(number) <= num_images):
-    raise ValueError(f'{name} is not a validation image, ILSVRC2012_val_00000001.JPEG and so on')
+    raise UserError(f'{name} is not a validation image, ILSVRC2012_val_00000001.JPEG and so on')
   return int(number) - 1
 
 

@@ -15,6 +15,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from cfg_jax.core.errors import UserError
+
 
 def decode(data: bytes, *, upright: bool) -> tuple[np.ndarray, str]:
   """An encoded image as uint8 (H, W, 3), and what it was: 'JPEG RGB', 'JPEG CMYK', ….
@@ -28,11 +30,11 @@ def decode(data: bytes, *, upright: bool) -> tuple[np.ndarray, str]:
       with Image.open(io.BytesIO(data)) as image:
         kind = f'{image.format} {image.mode}'
         if image.mode[0] in 'IF':  # 16 bits or floats: Pillow would clip them to white
-          raise ValueError(f'{kind} has more than 8 bits')
+          raise UserError(f'{kind} has more than 8 bits')
         turned = ImageOps.exif_transpose(image) if upright else image
         return np.asarray(turned.convert('RGB')), kind
   except Exception as error:  # Pillow raises half a dozen types on damaged bytes
-    raise ValueError(str(error)) from None
+    raise UserError(str(error)) from None
 
 
 def central_square(image: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 
 
@@ -29,7 +30,7 @@ def read(journal: Path, head: dict) -> dict[str, dict]:
     except json.JSONDecodeError:
       break  # the last line, torn by a kill
   if lines and lines[0] != head:
-    raise ValueError(
+    raise UserError(
       f'{journal.parent} holds unfinished shards of another source or size: '
       'finish those first, or remove the folder'
     )
@@ -84,7 +85,7 @@ def run(
       raise
   progress.done(f'{images / (time.monotonic() - begin):.0f} images/s')
   if failures:
-    raise ValueError(
+    raise UserError(
       f'{failures[0]} ({len(results)} of {len(jobs)} shards are done and kept: '
       'mend this and give the same command again)'
     )

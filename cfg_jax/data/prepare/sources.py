@@ -13,6 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from cfg_jax.core.errors import UserError
+
 MAX_SHARDS = 256  # each is a file a reader holds open; a usual limit is 1024 files
 SHARD_BYTES = 64 << 20  # of source, a few hundred photographs at most
 FILE_BYTES = 64 << 10  # a file costs what its bytes do, and resizing, about as much as 64 KiB more
@@ -64,7 +66,7 @@ def tar_entries(path: Path, start: int = 0, end: int | None = None) -> Iterator[
           if member.isfile() and not (name := Path(member.name).name).startswith('.'):
             yield Entry(str(path), member.offset_data, member.size, name, -1)
   except tarfile.TarError as error:
-    raise ValueError(
+    raise UserError(
       f'{path} ends early or is not an uncompressed tar ({error}): fetch it again'
     ) from None
 
@@ -83,15 +85,15 @@ def folder_entries(path: Path) -> Iterator[tuple[str, list[Entry]]]:
 def folder_source(path: Path, split: str, size: int) -> Source:
   """One's own images: a folder of class folders, labelled in the order of the folders' names."""
   if not path.is_dir():
-    raise ValueError(f'--source={path} is not a folder of class folders')
+    raise UserError(f'--source={path} is not a folder of class folders')
   found = dict(folder_entries(path))
   if len(found) < 2:
-    raise ValueError(
+    raise UserError(
       f'{path} holds {len(found)} class folders ({", ".join(found)}): '
       'a class-conditional model needs at least two'
     )
   if empty := [name for name, entries in found.items() if not entries]:
-    raise ValueError(f'{path / empty[0]} holds no images: fill the class folder or remove it')
+    raise UserError(f'{path / empty[0]} holds no images: fill the class folder or remove it')
   labelled = [e._replace(label=i) for i, entries in enumerate(found.values()) for e in entries]
   return Source(list(found), (size, size, 3), {split: shards(labelled)})
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.data.prepare import images, resumable, sources
 
 VERSION = '1.0.0'  # raise it when the same source would give other images
@@ -42,17 +43,17 @@ def _splits_to_write(source: sources.Source, folder: Path) -> list[str]:
     return list(source.shards)
   info = tfds.builder_from_directory(folder).info
   if not (todo := [split for split in source.shards if split not in info.splits]):
-    raise ValueError(
+    raise UserError(
       f'{folder} already has {", ".join(source.shards)}: remove it to prepare it again'
     )
   names = info.features['label'].names
   if strangers := sorted(set(source.class_names) ^ set(names)):
-    raise ValueError(
+    raise UserError(
       f'class {strangers[0]!r} is in only one of {", ".join(info.splits)} and {", ".join(todo)}: '
       f'all splits in {folder} need the same classes'
     )
   if info.features['image'].shape != source.image_shape:
-    raise ValueError(
+    raise UserError(
       f'{folder} holds images of {info.features["image"].shape}, not {source.image_shape}'
     )
   return todo
@@ -142,7 +143,7 @@ def _write_info(source: sources.Source, folder: Path, split: str, lines: list[di
   """Adds the split to the folder's TFDS metadata, dataset_info.json last."""
   found = {int(label) for line in lines for label in line['labels']}
   if absent := [name for i, name in enumerate(source.class_names) if i not in found]:
-    raise ValueError(
+    raise UserError(
       f'class {absent[0]!r} has no image that can be decoded ({len(absent)} such classes): '
       f'see {folder / split}.shards.jsonl'
     )

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfg_jax.core.errors import UserError
+
 BATCH_SIZE = 500  # every call is padded to a multiple, so that it compiles once
 
 
@@ -52,7 +54,7 @@ class DigitsExtractor:
   def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """uint8 (N, 8, 8, 1) → 'features' (N, 64), 'logits' (N, 10)."""
     if images.shape[1:] != (8, 8, 1) or images.dtype != np.uint8:
-      raise ValueError(
+      raise UserError(
         f'images are {images.dtype} {images.shape}; the digits extractor takes uint8 (N, 8, 8, 1).'
       )
     logits, features = [], []

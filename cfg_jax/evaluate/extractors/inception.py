@@ -17,6 +17,7 @@ from jax import lax
 from jax.sharding import AxisType
 
 from cfg_jax.core import sharding
+from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate.extractors import weights
 from cfg_jax.nets import torch_file
 
@@ -54,7 +55,7 @@ def _grid(n: int, how: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   elif how == 'half_pixel':
     source = np.maximum((i + 0.5) * scale - 0.5, 0)
   else:
-    raise ValueError(f"resize={how!r} is unknown; use 'tf1' or 'half_pixel'.")
+    raise UserError(f"resize={how!r} is unknown; use 'tf1' or 'half_pixel'.")
   source = source.astype(np.float32)
   low = np.minimum(source.astype(np.int32), n - 1)
   return low, np.minimum(low + 1, n - 1), source - low
@@ -85,7 +86,7 @@ def params_from(state: dict[str, np.ndarray]) -> Params:
     jax.eval_shape(inception, params, jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32))
   except (KeyError, TypeError, ValueError) as error:
     line = str(error).partition('\n')[0]
-    raise ValueError(f'these weights are not the FID Inception network: {line}') from None
+    raise UserError(f'these weights are not the FID Inception network: {line}') from None
   return params
 
 
@@ -269,7 +270,7 @@ class Inception:
     self.sha256 = weights.sha256(path)
     self.is_public = self.sha256 == weights.SHA256
     if not (self.is_public or unknown_weights):
-      raise ValueError(
+      raise UserError(
         f'{path} has sha256 {self.sha256}, the FID weights have {weights.SHA256}; download '
         f'{weights.URL} again, or allow unknown weights: the numbers are then not called FID.'
       )
@@ -291,7 +292,7 @@ class Inception:
     images = np.asarray(images)
     known = images.ndim == 4 and images.shape[-1] in (1, 3) and images.size
     if images.dtype != np.uint8 or not known:
-      raise ValueError(
+      raise UserError(
         f'images are {images.dtype} {images.shape}; Inception takes uint8 (N, H, W, 3), 0 to 255.'
       )
     if images.shape[-1] == 1:

@@ -6,6 +6,8 @@ import shutil
 import urllib.request
 from pathlib import Path
 
+from cfg_jax.core.errors import UserError
+
 NAME = 'pt_inception-2015-12-05-6726825d.pth'
 URL = f'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{NAME}'
 SHA256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
@@ -20,7 +22,7 @@ def locate(path: str | os.PathLike | None = None) -> Path:
   given = path or os.environ.get('CFG_JAX_INCEPTION')
   if given:
     if not Path(given).is_file():
-      raise ValueError(f'Inception weights {given}: no such file; download {URL}')
+      raise UserError(f'Inception weights {given}: no such file; download {URL}')
     return Path(given)
   cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'cfg_jax'
   target = cache / NAME
@@ -34,7 +36,7 @@ def locate(path: str | os.PathLike | None = None) -> Path:
         raise OSError(f'its sha256 is {found}, not {SHA256}')
       part.replace(target)
     except OSError as error:  # urllib's errors are OSErrors
-      raise ValueError(
+      raise UserError(
         f'cannot fetch the Inception weights ({error}); download {URL} and put it at {target}'
       ) from None
     finally:

@@ -3,7 +3,6 @@
 All is counted on abstract parameters, without memory for any. A FLOP is half a multiply-add.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -12,20 +11,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
+from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
-from cfg_jax.core import state as train_state
-from cfg_jax.equations import objectives as objective
+from cfg_jax.core.errors import UserError
+from cfg_jax.data import registry
+from cfg_jax.data.batches import Batch
+from cfg_jax.equations.conditioning import Cond
+from cfg_jax.equations.guidance import rules
 from cfg_jax.nets import unet
 from cfg_jax.papers import tables as paper
-from cfg_jax.plan import flops as costs
+from cfg_jax.plan import devices, flops
 
 
-def parameters(network: unet.UNetConfig) -> dict[str, int]:
+def parameters(config: ml_collections.ConfigDict) -> dict[str, int]:
   """The number of parameters of each part of the network, in the order of the computation."""
-  params = _abstract_params(network)
+  network, params = unet.of(config), _abstract_params(config)['network']
   size = {name: _size(part) for name, part in params.items()}
   last = len(network.channel_mults) - 1
   levels = {'down': {}, 'up': {}}
@@ -50,9 +52,9 @@ def parameters(network: unet.UNetConfig) -> dict[str, int]:
 class ImageFlops(NamedTuple):
   """One network call for one image, training on one image, and that with what remat repeats."""
 
-  forward: costs.Flops
-  train: costs.Flops
-  train_remat: costs.Flops | None  # None where the config does not ask for it
+  forward: flops.Flops
+  train: flops.Flops
+  train_remat: flops.Flops | None  # None where the config does not ask for it
 
 
 def image_flops(config: ml_collections.ConfigDict) -> ImageFlops:
@@ -67,19 +69,32 @@ def image_flops(config: ml_collections.ConfigDict) -> ImageFlops:
   )
 
 
-def forward_flops(config: ml_collections.ConfigDict) -> costs.Flops:
+def forward_flops(config: ml_collections.ConfigDict) -> flops.Flops:
   """The FLOPs of one call of the network for one image."""
-  network = dataclasses.replace(config_lib.network_of(config), remat=False)
-  params, (x, c) = _abstract_params(network), _abstract_batch(network, 1)
+  config = config_lib.change(config, ['model.remat=false'])
+  params, batch = _abstract_params(config)['network'], _abstract_batch(config, 1)
   lam = jax.ShapeDtypeStruct((1,), jnp.float32)
-  return costs.count_flops(_apply_fn(network), params, x, lam, c)
+  return flops.count_flops(unet.apply_fn(unet.of(config)), params, batch.x, lam, batch.cond)
 
 
-def train_flops(config: ml_collections.ConfigDict, *, remat: bool) -> costs.Flops:
+def train_flops(config: ml_collections.ConfigDict, *, remat: bool) -> flops.Flops:
   """The FLOPs of training on one image; remat: with what it repeats."""
-  network = dataclasses.replace(config_lib.network_of(config), remat=remat)
-  loss, params = _loss_fn(config, network), _abstract_params(network)
-  return costs.count_flops(jax.value_and_grad(loss), params, *_abstract_batch(network, 1))
+  config = config_lib.change(config, [f'model.remat={remat}'])
+  params = _abstract_params(config)
+  return flops.count_flops(jax.value_and_grad(_loss(config)), params, _abstract_batch(config, 1))
+
+
+def peak_images_per_s(config: ml_collections.ConfigDict) -> float | None:
+  """Images/s at which training would take all the devices' published peak; None if there is none.
+
+  Of the model's own FLOPs: what remat repeats is not work done.
+  """
+  device = devices.of_kind(jax.devices()[0].device_kind)
+  try:
+    peak = device and jax.device_count() * device.peak_flops(config.model.dtype)
+  except UserError:  # it has no such units
+    return None
+  return peak and peak / train_flops(config, remat=False).compiler
 
 
 def count_memory(
@@ -92,16 +107,15 @@ def count_memory(
   fuse some of it away and add scratch space of their own: XLA for a CPU, with the scheduler that
   saves memory, took 0.6 to 1 times as much for activations without remat, 1.2 to 1.7 times with.
   """
-  network, train = config_lib.network_of(config), config.train
-  params = _abstract_params(network)
+  train, params = config.train, _abstract_params(config)
   leaves = jax.tree.leaves(params)
-  weights = costs.num_bytes(leaves)
+  weights = flops.num_bytes(leaves)
   shared = weights  # of what train.shard_optimizer shares out
   if train.shard_optimizer:
     split = [x for x in leaves if sharding.split_axis(x.shape, num_devices) is not None]
-    shared -= costs.num_bytes(split) * (num_devices - 1) // num_devices
-  loss, at_once = _loss_fn(config, network), images // train.microbatches
-  kept, largest = costs.kept_bytes(loss, params, *_abstract_batch(network, at_once))
+    shared -= flops.num_bytes(split) * (num_devices - 1) // num_devices
+  at_once = _abstract_batch(config, images // train.microbatches)
+  kept, largest = flops.kept_bytes(_loss(config), params, at_once)
   memory = {
     'parameters, float32': weights,
     'EMA': shared,
@@ -111,7 +125,7 @@ def count_memory(
   if train.microbatches > 1:
     memory['gradients, of one microbatch'] = weights
   memory['activations kept for the backward pass'] = kept
-  return memory | {'the largest stage, recomputed': largest} if network.remat else memory
+  return memory | {'the largest stage, recomputed': largest} if config.model.remat else memory
 
 
 def table_calls(config: ml_collections.ConfigDict) -> list[tuple[str, int]]:
@@ -120,67 +134,49 @@ def table_calls(config: ml_collections.ConfigDict) -> list[tuple[str, int]]:
   Where the paper has none, of what the config's own `sample` asks for. One call a step at w = 0,
   two where guided.
   """
-  sampler = config.sample
+  sample, own = config.sample, config.sample.sampler.num_steps
   columns = [
-    (f'{c.table}, {c.field} = {c.value:g}', c.w, c.value if c.field == 'T' else sampler.num_steps)
+    (f'{c.table}, {c.field} = {c.value:g}', c.w, c.value if c.field == 'T' else own)
     for c in paper.curves(config.data.name)
-  ] or [('sampling', sampler.w, sampler.num_steps)]
+  ] or [('sampling', sample.guidance.w, own)]
   return [
     (
-      f'{what}: {len(w)} w × {sampler.num_samples:,} samples, T = {num_steps:g}',
-      sum(1 if x == 0 else 2 for x in w) * sampler.num_samples * int(num_steps),
+      f'{what}: {len(w)} w × {sample.num_samples:,} samples, T = {num_steps:g}',
+      sum(rules.calls({'w': x}) for x in w) * sample.num_samples * int(num_steps),
     )
     for what, w, num_steps in columns
   ]
 
 
-def compiled_memory(
-  network: unet.UNetConfig,
-  optimizer: optax.GradientTransformation,
-  train_step: Callable,
-  images: int,
-) -> int:
+def compiled_memory(config: ml_collections.ConfigDict, images: int) -> int:
   """Bytes that the whole training step takes, as XLA compiles it for the device here. Minutes."""
-  state = jax.eval_shape(functools.partial(train_state.create, network, optimizer, 0))
-  batch = dict(zip('xc', _abstract_batch(network, images)))
-  compiled = jax.jit(train_step, donate_argnums=0).lower(state, batch).compile()
-  m = compiled.memory_analysis()
+  method = _method(config)
+  state = jax.eval_shape(functools.partial(method.init, config.seed))
+  step = jax.jit(method.step, donate_argnums=0)
+  m = step.lower(state, _abstract_batch(config, images)).compile().memory_analysis()
   held = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
   return held + m.temp_size_in_bytes + m.generated_code_size_in_bytes
 
 
-def _loss_fn(config: ml_collections.ConfigDict, network: unet.UNetConfig) -> Callable:
-  """(params, x, c) → the loss that training differentiates, with a fixed key."""
-  apply = _apply_fn(network)
-
-  def loss(params, x, c):
-    k_loss, k_net = jax.random.split(jax.random.key(config.seed))
-    keys = jax.random.split(k_net, len(c)) if network.dropout else None
-    return objective.loss(
-      functools.partial(apply, params, keys=keys),
-      k_loss,
-      x,
-      c,
-      p_uncond=config.train.p_uncond,
-      null_class=network.num_classes,
-      lambda_min=config.diffusion.lambda_min,
-      lambda_max=config.diffusion.lambda_max,
-    )
-
-  return loss
+def _method(config: ml_collections.ConfigDict) -> methods.Method:
+  return methods.make(config, sharding.data_mesh(jax.devices()[:1]))
 
 
-_apply_fn = functools.cache(train_state.apply_fn)  # seconds for a large network
+def _loss(config: ml_collections.ConfigDict) -> Callable:
+  """(params, batch) → the loss that training differentiates, with a fixed key."""
+  loss = _method(config).loss
+  return lambda params, batch: loss(params, batch, jax.random.key(config.seed))
 
 
-@functools.cache
-def _abstract_params(network: unet.UNetConfig) -> dict:
-  return jax.eval_shape(functools.partial(train_state.create_params, network, 0))
+def _abstract_params(config: ml_collections.ConfigDict) -> dict:
+  return jax.eval_shape(functools.partial(_method(config).init, config.seed)).params
 
 
-def _abstract_batch(network: unet.UNetConfig, size: int) -> tuple:
-  x = jax.ShapeDtypeStruct((size, *network.image_shape), jnp.float32)
-  return x, jax.ShapeDtypeStruct((size,), jnp.int32)
+def _abstract_batch(config: ml_collections.ConfigDict, size: int) -> Batch:
+  shape = registry.of(config.data).image_shape
+  x = jax.ShapeDtypeStruct((size, *shape), jnp.float32)
+  cond = Cond(*(jax.ShapeDtypeStruct((size,), dtype) for dtype in (jnp.int32, bool)))
+  return Batch(x, cond)
 
 
 def _size(part: dict) -> int:

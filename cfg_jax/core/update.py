@@ -1,0 +1,104 @@
+"""A gradient step of one network: microbatches, mean over the devices, clipping, Adam."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from cfg_jax.core import config as config_lib
+from cfg_jax.core import sharding
+
+
+class Descended(NamedTuple):
+  """What a step leaves: new parameters and optimizer state, the losses (B,), the gradient's norm.
+
+  The norm is that before clipping.
+  """
+
+  params: Any
+  opt_state: Any
+  losses: jax.Array
+  grad_norm: jax.Array
+
+
+def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  """Adam with a constant rate after a linear warm-up, on gradients clipped by their global norm."""
+  rate = optax.schedules.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
+  return optax.chain(
+    optax.clip_by_global_norm(train.grad_clip),
+    optax.adam(lambda count: rate(count + 1), b1=train.adam_b1, b2=train.adam_b2),
+  )
+
+
+def descent(
+  losses: Callable,
+  optimizer: optax.GradientTransformation,
+  microbatches: int,
+  mesh: jax.sharding.Mesh,
+) -> Callable[..., Descended]:
+  """A step down the mean of losses: (params, opt_state, *samples) → `Descended`.
+
+  losses: (params, *samples) → (B,), the samples being trees of arrays (B, …). Neither the devices
+  of the mesh nor the number of microbatches change the result, but for rounding.
+  """
+
+  def mean(params, *samples):
+    each = losses(params, *samples)
+    return jnp.mean(each), each
+
+  gradient = in_microbatches(jax.grad(mean, has_aux=True), microbatches)
+  gradient = sharding.mean_over_devices(gradient, mesh)
+
+  def descend(params, opt_state, *samples):
+    grads, each = gradient(params, *samples)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    return Descended(params, opt_state, each, optax.tree.norm(grads))
+
+  return descend
+
+
+def in_microbatches(gradient: Callable, n: int) -> Callable:
+  """The same function for batches of which the devices can hold the activations of an nth only.
+
+  gradient: (params, *samples) → (mean gradient, losses (B,)), called n times with B/n samples; the
+  samples are trees of arrays (B, …).
+  """
+  if n == 1:
+    return gradient
+
+  def accumulated(params, *samples):
+    parts = jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), samples)
+
+    def add(total, part):
+      grads, losses = gradient(params, *part)
+      return jax.tree.map(jnp.add, total, grads), losses
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, losses = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda g: g / n, total), losses.reshape(-1)
+
+  return accumulated
+
+
+def problems(train: ml_collections.ConfigDict, context: config_lib.Context) -> config_lib.Problems:
+  """What is wrong with the config's section `train`: (field, remedy)."""
+  least = dict.fromkeys(('num_steps', 'batch_size', 'microbatches', 'log_every'), 1)
+  least |= {'checkpoint_every': 1, 'keep_checkpoints': 1, 'sample_every': 0, 'warmup_steps': 0}
+  yield from config_lib.at_least(train, **least)
+  if not 0 < train.learning_rate < float('inf'):
+    yield 'learning_rate', 'must be positive'
+  if not train.grad_clip > 0:
+    yield 'grad_clip', 'must be positive; inf does not clip'
+  for field in ('adam_b1', 'adam_b2', 'ema_decay'):
+    if not 0 <= train[field] < 1:
+      yield field, 'must be in [0, 1)'
+  for remedy in config_lib.splits(train.batch_size, context.num_devices):
+    yield 'batch_size', remedy
+  each, rest = divmod(train.batch_size, context.num_devices)
+  if not rest and train.microbatches >= 1 and each % train.microbatches:
+    fits = [n for n in range(1, train.microbatches + 1) if each % n == 0]
+    yield 'microbatches', f'must divide the {each} images of a device; try {fits[-1]}'

@@ -1,0 +1,71 @@
+"""Pairs: two predictions of one z, the second one to be moved away from, in one network call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfg_jax.equations import conditioning, diffusion
+from cfg_jax.equations.conditioning import Cond
+from cfg_jax.equations.diffusion import Prediction
+from cfg_jax.equations.guidance import rules
+from cfg_jax.equations.samplers.loop import Memory
+
+EpsFn = Callable[[jax.Array, jax.Array, Cond], jax.Array]
+Pair = Callable[..., tuple[Prediction, Prediction]]
+
+
+def null(eps_fn: EpsFn, cond: Cond) -> Pair:
+  """ε(z, c) and ε(z, ∅), of one conditional model. Section 3.
+
+  eps_fn: (z (N, …), lam (N,), cond) → (N, …), called with N = 2B samples. Returns
+  pair(z, lam, alone) → (towards, away) for z (B, …) and lam (B,); where `alone`, a bool that may be
+  traced, the ∅ half is not computed, and away is towards.
+  """
+
+  def conditional(z, lam):
+    eps = eps_fn(z, lam, cond)
+    return eps, eps
+
+  def both(z, lam):
+    # Each sample's two passes lie side by side, [z₁ z₁ z₂ z₂ …] with [c₁ ∅ c₂ ∅ …]: under a batch
+    # sharded over devices no sample has to move, as it would for [z; z].
+    sides = jax.tree.map(
+      lambda a, b: jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:]),
+      cond,
+      conditioning.null(cond),
+    )
+    eps = eps_fn(jnp.repeat(z, 2, axis=0), jnp.repeat(lam, 2, axis=0), sides)
+    return eps[0::2], eps[1::2]
+
+  def pair(z, lam, alone=False):
+    if isinstance(alone, jax.core.Tracer):
+      sides = jax.lax.cond(alone, conditional, both, z, lam)
+    else:
+      sides = (conditional if alone else both)(z, lam)
+    return tuple(Prediction(diffusion.predict_x(z, eps, lam), eps) for eps in sides)
+
+  return pair
+
+
+PAIRS: dict[str, Callable[[EpsFn, Cond], Pair]] = {'null': null}
+
+
+def guide(pair: Pair, rule: Callable, **knobs: Any) -> Callable:
+  """A pair times a rule: the model (z, lam, memory) → (Prediction, memory) that samplers take.
+
+  pair: of `PAIRS`; rule: of `rules.RULES`; knobs: the rule's, scalars or (B,), traced or not. Where
+  no sample needs the second prediction it is not computed: if w is traced that choice is made while
+  the program runs, so that one compiled program serves every w.
+  """
+  alone = rules.unguided(knobs)
+  alone = jnp.all(alone) if isinstance(alone, jax.core.Tracer) else bool(np.all(alone))
+
+  def model(z: jax.Array, lam: jax.Array, memory: Memory) -> tuple[Prediction, Memory]:
+    towards, away = pair(z, lam, alone)
+    prediction, own = rule(towards, away, z, lam, memory.rule, **knobs)
+    return prediction, memory._replace(rule=own)
+
+  return model

@@ -1,0 +1,77 @@
+"""Rules: how two predictions of one z become one. Each is a function, and a line of `RULES`.
+
+    rule(towards, away, z, lam, memory, **knobs) -> (Prediction, memory)
+
+towards, away: `Prediction`s of z (B, …) at lam (B,); knobs: keyword-only, (B,) or scalars, w among
+them; memory: an array like z, zeros at the first step, for a rule that looks back.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from cfg_jax.equations import diffusion, knobs
+from cfg_jax.equations.diffusion import Prediction
+
+
+def guided_eps(eps_cond: jax.Array, eps_uncond: jax.Array, w: float | jax.Array) -> jax.Array:
+  """ε̃ = (1 + w) ε(z, c) − w ε(z). Section 3, equation 6; Algorithm 2.
+
+  eps_cond, eps_uncond: (B, …); w: a scalar, or (B,) for one strength a sample. Returns (B, …).
+  """
+  w = diffusion.over_batch(w, eps_cond)
+  return (1 + w) * eps_cond - w * eps_uncond
+
+
+def w_from_scale(s: float | jax.Array) -> float | jax.Array:
+  """W = s − 1, for the scale s (or γ) of the other literature, where 1 means no guidance."""
+  return s - 1
+
+
+def classifier_free(
+  towards: Prediction,
+  away: Prediction,
+  z: jax.Array,
+  lam: jax.Array,
+  memory: jax.Array,
+  *,
+  w: float | jax.Array,
+) -> tuple[Prediction, jax.Array]:
+  """The paper's rule: `guided_eps` of the two ε. Algorithm 2."""
+  eps = guided_eps(towards.eps, away.eps, w)
+  return Prediction(diffusion.predict_x(z, eps, lam), eps), memory
+
+
+RULES: dict[str, Callable] = {'classifier_free': classifier_free}
+
+
+def unguided(knobs: Mapping[str, Any]) -> Any:
+  """Where a rule with these knobs needs no second prediction: a bool, or (B,) of them."""
+  return knobs['w'] == 0
+
+
+def calls(knobs: Mapping[str, float]) -> int:
+  """Network calls for an image at a step, with these knobs."""
+  return 1 if unguided(knobs) else 2
+
+
+def knobs_of(section: Mapping[str, Any]) -> dict[str, Any]:
+  """The knobs that the config's section `sample.guidance` sets, `w` being a tuple of values."""
+  return {name: value for name, value in section.items() if name not in ('pair', 'rule')}
+
+
+def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+  """What is wrong with the config's section `sample.guidance`, pair apart: (field, remedy)."""
+  if section['rule'] not in RULES:
+    yield 'rule', f'is none of {", ".join(RULES)}'
+    return
+  yield from knobs.problems(RULES[section['rule']], knobs_of(section))
+  w = section['w']
+  if not w:
+    yield 'w', 'must name at least one guidance strength'
+  if len(set(w)) < len(w):
+    yield 'w', 'names a guidance strength twice'
+  if not all(math.isfinite(x) and abs(x) <= 1e6 for x in w):
+    yield 'w', 'must be finite numbers; the paper has 0 to 4'

@@ -1,0 +1,101 @@
+"""Ho & Salimans, Classifier-Free Diffusion Guidance: Algorithm 1 trains, Algorithm 2 draws."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from cfg_jax.core import state as train_state
+from cfg_jax.core.config import Context, Problems
+from cfg_jax.core.state import Mean, TrainState
+from cfg_jax.core.update import descent, make_optimizer
+from cfg_jax.equations import guidance, objectives, samplers
+from cfg_jax.equations.guidance.pairs import PAIRS
+from cfg_jax.equations.guidance.rules import RULES
+from cfg_jax.methods.method import Method
+from cfg_jax.nets import unet
+
+
+def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
+  """The method of a config, whose step runs on the devices of the mesh.
+
+  All randomness of training comes from config.seed and state.step, so a resumed run repeats it
+  exactly. It is drawn for the whole batch, so that neither the devices of the mesh nor
+  train.microbatches change any sample's λ, ε, condition or dropped units.
+  """
+  network = unet.of(config)
+  apply, optimizer = unet.apply_fn(network), make_optimizer(config.train)
+  ends = dict(config.diffusion)  # lambda_min, lambda_max
+
+  def init(seed):
+    return train_state.create(
+      {'network': unet.create_params(network, seed)}, {'network': optimizer}
+    )
+
+  def losses(params, noisy, keys):
+    eps_fn = functools.partial(apply, params, keys=keys if network.dropout else None)
+    return objectives.losses(eps_fn, noisy)
+
+  def draw_noisy(key, batch):
+    return objectives.draw(key, batch.x, batch.cond, p_uncond=config.method.p_uncond, **ends)
+
+  descend = descent(losses, optimizer, config.train.microbatches, mesh)
+
+  def step(state, batch):  # Algorithm 1
+    k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
+    noisy = draw_noisy(k_loss, batch)
+    params, opt_state, each, grad_norm = descend(
+      state.params['network'],
+      state.opt_state['network'],
+      noisy,
+      jax.random.split(k_net, len(batch.x)),
+    )
+    ema = optax.incremental_update(params, state.ema['network'], 1 - config.train.ema_decay)
+    metrics = {'loss': Mean(jnp.mean(each), 1), 'grad_norm': Mean(grad_norm, 1)}
+    metrics |= by_quarter(each, noisy.lam, **ends)
+    new = ({'network': tree} for tree in (params, ema, opt_state))
+    return TrainState(state.step + 1, *new), metrics
+
+  def loss(params, batch, key):
+    k_loss, k_net = jax.random.split(key)
+    keys = jax.random.split(k_net, len(batch.x))
+    return jnp.mean(losses(params['network'], draw_noisy(k_loss, batch), keys))
+
+  def draw(params, request):  # Algorithm 2
+    eps_fn = functools.partial(apply, params['network'])
+    sampler, rule = config.sample.sampler, config.sample.guidance
+    pair = PAIRS[rule.pair](eps_fn, request.cond)
+    return samplers.sample_model(
+      guidance.guide(pair, RULES[rule.rule], **request.knobs),
+      request.keys,
+      network.image_shape,
+      samplers.lambda_grid(sampler.num_steps, sampler.grid, **ends),
+      sampler=sampler.name,
+      clip_x=sampler.clip_x,
+      **samplers.knobs_of(sampler),
+    )
+
+  return Method(init, loss, step, draw)
+
+
+def by_quarter(
+  losses: jax.Array, lam: jax.Array, lambda_min: float, lambda_max: float
+) -> dict[str, Mean]:
+  """The mean loss of the samples (B,) in each quarter of [λ_min, λ_max]: loss_quarter_1 … _4.
+
+  Quarter k = 1..4 is λ_min + (k−1)/4 (λ_max−λ_min) ≤ λ < λ_min + k/4 (λ_max−λ_min), the last one
+  with its end: the first is almost noise, the last almost the image.
+  """
+  place = jnp.floor(4 * (lam - lambda_min) / (lambda_max - lambda_min))
+  is_in = jnp.clip(place, 0, 3) == jnp.arange(4)[:, None]  # (4, B)
+  sums, counts = jnp.where(is_in, losses, 0).sum(1), is_in.sum(1)
+  return {f'loss_quarter_{k + 1}': Mean(sums[k], counts[k]) for k in range(4)}
+
+
+def problems(method: ml_collections.ConfigDict, context: Context) -> Problems:
+  """What is wrong with the config's section `method`: (field, remedy)."""
+  del context
+  if not 0 <= method.p_uncond <= 1:
+    yield 'p_uncond', 'is a probability: use 0 to 1; the paper has 0.1, 0.2, 0.5'

@@ -1,0 +1,78 @@
+"""A method's samples, as training and `generate` draw them: jitted, placed, in grey levels."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from cfg_jax.core import config as config_lib
+from cfg_jax.core import sharding
+from cfg_jax.core.errors import UserError
+from cfg_jax.data import kinds, registry
+from cfg_jax.equations import conditioning, samplers
+from cfg_jax.equations.guidance import pairs, rules
+from cfg_jax.methods import make
+from cfg_jax.methods.method import Request
+
+
+def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
+  """The jitted sampler (params, indices, value, knobs) → uint8 (B, H, W, C), all of it traced.
+
+  params: of the players, see `TrainState`; indices: int32 (B,), which samples; value: their
+  conditions; knobs: the guidance rule's, float32 (B,) each. One compiled program serves every w;
+  where all w are 0 it skips the ∅ half.
+  """
+  method = make(config, mesh)
+
+  def draw(params, indices, value, knobs):
+    keys = sample_keys(config.sample.seed, indices)
+    return to_uint8(method.draw(params, Request(keys, conditioning.given(value), knobs)))
+
+  everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
+  return jax.jit(draw, in_shardings=(everywhere, split, split, split), out_shardings=split)
+
+
+def knobs(config: ml_collections.ConfigDict, w: np.ndarray) -> dict[str, np.ndarray]:
+  """The guidance rule's knobs of samples whose w (B,) is given, the others as config says."""
+  values = rules.knobs_of(config.sample.guidance) | {'w': w}
+  return {name: np.broadcast_to(np.float32(x), w.shape) for name, x in values.items()}
+
+
+def sample_keys(seed: int, indices: jax.Array) -> jax.Array:
+  """The key of each sample, a function of seed and its index alone. (B,) → (B,)."""
+  return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(indices)
+
+
+def to_uint8(x: jax.Array) -> jax.Array:
+  """[−1, 1] to 0..255, rounded to nearest (truncation moves Inception features by 1e-3)."""
+  return jnp.round(jnp.clip((x + 1) * 127.5, 0, 255)).astype(jnp.uint8)
+
+
+def check_guidance(config: ml_collections.ConfigDict, w: Sequence[float]) -> None:
+  """Raises UserError where one of w needs ∅, and the network has never seen it."""
+  if config.method.p_uncond == 0 and any(w):
+    raise UserError(
+      f'sample.guidance.w={tuple(w)} guides with ∅, which this network has never seen '
+      '(method.p_uncond=0): use --w 0.'
+    )
+
+
+def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> config_lib.Problems:
+  """What is wrong with the config's section `sample`: (field, remedy)."""
+  yield from config_lib.at_least(sample, num_samples=1, batch_size=1)
+  for remedy in config_lib.splits(sample.batch_size, context.num_devices):
+    yield 'batch_size', remedy
+  if not 0 <= sample.seed < 2**32:
+    yield 'seed', 'must be 0 to 2^32 − 1'
+  for field, remedy in samplers.problems(sample.sampler):
+    yield f'sampler.{field}', remedy
+  if sample.guidance.pair not in pairs.PAIRS:
+    yield 'guidance.pair', f'is none of {", ".join(pairs.PAIRS)}'
+  for field, remedy in rules.problems(sample.guidance):
+    yield f'guidance.{field}', remedy
+  dataset = registry.find(context.config.data)
+  if dataset is not None and (remedy := kinds.problem(sample.labels, dataset.num_classes)):
+    yield 'labels', remedy
