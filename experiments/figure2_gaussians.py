@@ -22,34 +22,22 @@ from matplotlib.colors import to_rgb
 
 from cfg_jax.core import command as cli
 from cfg_jax.core.errors import UserError
-from cfg_jax.equations import diffusion, guidance
-from cfg_jax.equations import samplers as sampling
+from cfg_jax.equations import conditioning, guidance, mixture, samplers
+from cfg_jax.equations.guidance import pairs
+from cfg_jax.equations.guidance.rules import classifier_free
 
 # The paper gives no numbers for its figure. These overlap visibly at w = 0.
 RADIUS, STD = 1.2, 1.0
 _ANGLES = np.deg2rad([90, 210, 330])
 MEANS = RADIUS * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # (3, 2)
-NULL_CLASS = len(MEANS)
+NUM_CLASSES = len(MEANS)
 W = (0.0, 0.5, 1.0, 2.0, 4.0)
 NUM_STEPS, V = 256, 0.3
 SAMPLES_PER_CLASS = 2000
 AXIS = np.linspace(-9, 9, 721)  # beyond the plots, so as to cover the mass
 GRID = np.stack(np.meshgrid(AXIS, AXIS), axis=-1).reshape(-1, 2)
 COLORS = ('#0072b2', '#e69f00', '#cc3377')
-
-
-def exact_eps(z: jax.Array, lam: jax.Array, c: jax.Array) -> jax.Array:
-  """E[ε|z_λ, c] = −σ_λ ∇ log q(z_λ|c), and of the whole mixture, E[ε|z_λ], where c = NULL_CLASS.
-
-  z: (B, 2); lam: (B,); c: (B,) integers. Returns (B, 2).
-  """
-  alpha, sigma = (a[:, None] for a in diffusion.alpha_sigma(lam))
-  variance = (alpha * STD) ** 2 + sigma**2  # of q(z_λ|c), around α_λ times the class's mean
-  delta = z[:, None] - alpha[..., None] * MEANS  # (B, 3, 2)
-  posterior = jax.nn.softmax(-jnp.sum(delta**2, axis=-1) / (2 * variance))  # p(c|z_λ)
-  one_class = jax.nn.one_hot(c, NULL_CLASS)
-  weights = jnp.where((c == NULL_CLASS)[:, None], posterior, one_class)
-  return sigma / variance * jnp.sum(weights[..., None] * delta, axis=1)
+exact_eps = functools.partial(mixture.exact_eps, means=MEANS, std=STD)  # (z, lam, cond) → ε
 
 
 def tilted_densities(x: np.ndarray, w: float) -> np.ndarray:
@@ -66,17 +54,9 @@ def tilted_densities(x: np.ndarray, w: float) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames='num_steps')
 def draw(keys: jax.Array, c: jax.Array, w: jax.Array, num_steps: int = NUM_STEPS) -> jax.Array:
   """Algorithm 2 with the exact ε, guided, unclipped. keys, c, w: (B,). Returns (B, 2)."""
-  eps_fn = guidance.guide(exact_eps, c, w, NULL_CLASS)
-  return sampling.sample(
-    eps_fn,
-    keys,
-    (2,),
-    num_steps=num_steps,
-    v=V,
-    lambda_min=-20.0,
-    lambda_max=20.0,
-    clip_x=False,
-  )
+  model = guidance.guide(pairs.null(exact_eps, conditioning.given(c)), classifier_free, w=w)
+  grid = samplers.lambda_grid(num_steps)
+  return samplers.sample_model(model, keys, (2,), grid, sampler='ddpm', clip_x=False, v=V)
 
 
 def radial(x: np.ndarray, c: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -103,11 +83,11 @@ class Column(NamedTuple):
 def solve(w: float, samples_per_class: int = SAMPLES_PER_CLASS) -> Column:
   """p̃ and samples at w ≥ 0, whose noise is the same for every w."""
   densities = tilted_densities(GRID, w)
-  c = np.arange(NULL_CLASS * samples_per_class) % NULL_CLASS
+  c = np.arange(NUM_CLASSES * samples_per_class) % NUM_CLASSES
   keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(len(c)))
   samples = np.asarray(draw(keys, c, np.full(len(c), w, np.float32)))
-  grid_c = np.repeat(np.arange(NULL_CLASS), len(GRID))
-  exact = radial(np.tile(GRID, (NULL_CLASS, 1)), grid_c, densities.reshape(-1))
+  grid_c = np.repeat(np.arange(NUM_CLASSES), len(GRID))
+  exact = radial(np.tile(GRID, (NUM_CLASSES, 1)), grid_c, densities.reshape(-1))
   return Column(w, densities, samples, c, exact, radial(samples, c, np.ones(len(c))))
 
 
@@ -115,7 +95,7 @@ def paint(column: Column, top, bottom, densest: float) -> None:
   """Draws p̃ on the axes `top`, where the density `densest` is full ink, and samples on `bottom`."""
   colors = np.array([to_rgb(color) for color in COLORS])
   shape = (len(AXIS), len(AXIS))
-  ink = (column.densities / densest).reshape(NULL_CLASS, *shape, 1)
+  ink = (column.densities / densest).reshape(NUM_CLASSES, *shape, 1)
   picture = np.prod(1 - ink * (1 - colors[:, None, None]), axis=0)
   top.imshow(picture, origin='lower', extent=2 * (AXIS[0], AXIS[-1]), interpolation='bilinear')
   bottom.scatter(*column.samples.T, s=2.2, c=colors[column.c], alpha=0.45, linewidths=0)

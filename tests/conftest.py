@@ -14,7 +14,7 @@ import ml_collections
 import pytest
 from absl import flags
 
-from cfg_jax.core import command as cli
+from cfg_jax.core import command as commands
 from cfg_jax.data.prepare import imagenet, sources
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor
 
@@ -126,7 +126,7 @@ def call(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
     monkeypatch.setattr(sys, 'argv', [module.__name__, *map(str, argv)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-      cli.run(module.main)
+      commands.run(module.main, words=getattr(module, 'WORDS', ''))
     return subprocess.CompletedProcess(argv, end.value.code or 0, *capsys.readouterr())
 
   yield called

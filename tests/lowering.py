@@ -14,11 +14,14 @@ import time
 import jax
 import jax.numpy as jnp
 
+from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
-from cfg_jax.core import state as train_state
-from cfg_jax.generate import draw as generate
-from cfg_jax.train import loop as train
+from cfg_jax.data import registry
+from cfg_jax.data.batches import Batch
+from cfg_jax.equations.conditioning import Cond
+from cfg_jax.evaluate.owners import OWNERS
+from cfg_jax.methods import drawing
 from tests.conftest import load_config
 
 # Of several arrays; those of one are the norms' gradients.
@@ -27,29 +30,32 @@ REMATS_BARRIER = r'optimization_barrier %\S+, '
 
 def lower(name: str) -> None:
   config = load_config(name)
-  config_lib.validate(config, jax.device_count())
-  network = config_lib.network_of(config)
+  config_lib.check(config, OWNERS, jax.device_count())
+  shape = registry.of(config.data).image_shape
   mesh = sharding.data_mesh()
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  optimizer = train.make_optimizer(config.train)
+  method = methods.make(config, mesh)
   step = jax.jit(
-    train.make_train_step(config, optimizer, mesh),
+    method.step,
     in_shardings=(everywhere, split),
     out_shardings=(everywhere, everywhere),
     donate_argnums=0,
   )
-  state = jax.eval_shape(functools.partial(train_state.create, network, optimizer, config.seed))
+  state = jax.eval_shape(functools.partial(method.init, config.seed))
 
   def images(n, *shape, dtype=jnp.int32):
     return jax.ShapeDtypeStruct((n, *shape), dtype)
 
   n = config.train.batch_size
-  batch = {'x': images(n, *network.image_shape, dtype=jnp.float32), 'c': images(n)}
+  cond = Cond(images(n), images(n, dtype=bool))
+  batch = Batch(images(n, *shape, dtype=jnp.float32), cond)
   report('train_step', step, state, batch)
 
   n = config.sample.batch_size
-  sampler = generate.make_sampler(config, mesh)
-  report('sampler', sampler, state.params, images(n), images(n), images(n, dtype=jnp.float32))
+  sampler = drawing.make_sampler(config, mesh)
+  report(
+    'sampler', sampler, state.params, images(n), images(n), {'w': images(n, dtype=jnp.float32)}
+  )
 
 
 def report(what: str, f, *args) -> None:

@@ -14,11 +14,13 @@ import re
 import jax
 import jax.numpy as jnp
 
-from cfg_jax.core import config as config_lib
+from cfg_jax import methods
 from cfg_jax.core import sharding
 from cfg_jax.core import state as train_state
-from cfg_jax.plan import run_costs
-from cfg_jax.train import loop as train
+from cfg_jax.data import registry
+from cfg_jax.data.batches import Batch
+from cfg_jax.equations import conditioning
+from cfg_jax.plan import cost
 from tests.conftest import TINY, load_config
 
 
@@ -48,19 +50,16 @@ def main() -> None:
   for shard in (False, True):
     changes = {'train.microbatches': 2, 'train.shard_optimizer': shard}
     config = load_config('digits', **TINY | changes)
-    config_lib.validate(config, jax.device_count())
-    mesh, network = sharding.data_mesh(), config_lib.network_of(config)
+    mesh, shape = sharding.data_mesh(), registry.of(config.data).image_shape
     everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-    optimizer = train.make_optimizer(config.train)
-    create = functools.partial(train_state.create, network, optimizer, 0)
+    method = methods.make(config, mesh)
+    create = functools.partial(method.init, 0)
     placed = train_state.shardings(jax.eval_shape(create), mesh, shard)
     state = jax.jit(create, out_shardings=placed)()
-    batch = {
-      'x': jax.device_put(jnp.zeros((16, *network.image_shape)), split),
-      'c': jax.device_put(jnp.zeros(16, jnp.int32), split),
-    }
+    cond = conditioning.given(jnp.zeros(16, jnp.int32))
+    batch = jax.device_put(Batch(jnp.zeros((16, *shape)), cond), split)
     step = jax.jit(
-      train.make_train_step(config, optimizer, mesh),
+      method.step,
       in_shardings=(placed, split),
       out_shardings=(placed, everywhere),
     )
@@ -73,7 +72,7 @@ def main() -> None:
     found[f'shard_optimizer={shard}'] = {
       name: bytes_on_device_0(part) for name, part in state._asdict().items()
     }
-    found[f'planned, {shard}'] = run_costs.count_memory(config, 2, 8)
+    found[f'planned, {shard}'] = cost.count_memory(config, 2, 8)
   print(json.dumps(found))
 
 

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.nets import unet
 from cfg_jax.papers import tables as paper
 from tests.conftest import ROOT, load_config
@@ -23,13 +24,13 @@ BOTH = {
   'model.dtype': 'bfloat16',
   'diffusion.lambda_min': -20,
   'diffusion.lambda_max': 20,
-  'train.p_uncond': 0.1,
+  'method.p_uncond': 0.1,
   'train.warmup_steps': 1000,
   'train.adam_b1': 0.9,
   'train.adam_b2': 0.999,
   'train.grad_clip': 1,
   'train.ema_decay': 0.9999,
-  'sample.clip_x': True,
+  'sample.sampler.clip_x': True,
   'sample.num_samples': 50_000,
   'sample.ema': True,
   'evaluate.extractor': 'inception',
@@ -46,7 +47,7 @@ PAPER = {
     'train.batch_size': 2048,
     'train.learning_rate': 3e-4,
     'train.num_steps': 400_000,
-    'sample.v': 0.3,
+    'sample.sampler.v': 0.3,
   },
   'imagenet128': BOTH
   | {
@@ -59,7 +60,7 @@ PAPER = {
     'train.batch_size': 256,
     'train.learning_rate': 1e-4,
     'train.num_steps': 2_700_000,
-    'sample.v': 0.2,
+    'sample.sampler.v': 0.2,
   },
 }
 
@@ -80,14 +81,14 @@ def test_all_configs_are_tested():
 def test_valid_on_one_and_eight_devices_and_of_the_structure_of_digits(name):
   config = load_config(name)
   for num_devices in (1, 8):
-    config_lib.validate(config, num_devices)
+    config_lib.check(config, OWNERS, num_devices)
   assert flat(config).keys() == flat(load_config('digits')).keys()
   assert config.data.name == name
 
 
 @pytest.mark.parametrize('name', NUM_PARAMETERS)
 def test_number_of_parameters(name):
-  network = config_lib.network_of(load_config(name))
+  network = unet.of(load_config(name))
   assert unet.num_parameters(network) == NUM_PARAMETERS[name]
 
 
@@ -96,11 +97,11 @@ def test_the_papers_numbers(name):
   config = flat(load_config(name))
   assert {field: config[field] for field in PAPER[name]} == PAPER[name]
   for curve in paper.curves(name):
-    assert config['sample.w'] == curve.w
+    assert config['sample.guidance.w'] == curve.w
   columns = {curve.field: [] for curve in paper.curves(name)}
   for curve in paper.curves(name):
     columns[curve.field].append(curve.value)
-  value = {'p_uncond': config['train.p_uncond'], 'T': config['sample.num_steps']}
+  value = {'p_uncond': config['method.p_uncond'], 'T': config['sample.sampler.num_steps']}
   assert all(value[field] in columns[field] for field in columns)
 
 

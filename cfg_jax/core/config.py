@@ -124,30 +124,33 @@ def _find(config, field):
 
 
 def parse(text: str, like: Any, field: str) -> Any:
-  """The value that text stands for, of the type of `like`; UserError, naming field, where it is
-  none.
+  """The value that text stands for, of the type of `like`; UserError, naming field, if it is none.
 
   Lists take the type of their first element. A field that is None so far takes a number or text.
   """
-  if isinstance(like, tuple | list):
-    items = text.strip().strip('()[]')
-    kind = like[0] if like else None
-    return tuple(parse(item.strip(), kind, field) for item in items.split(',') if item.strip())
+  try:
+    if not isinstance(like, tuple | list):
+      return _value(text, like)
+    items = [item.strip() for item in text.strip().strip('()[]').split(',')]
+    return tuple(_value(item, like[0] if like else None) for item in items if item)
+  except ValueError as error:
+    raise UserError(f'{field}={text}: {error}.') from None
+
+
+def _value(text, like):
   if isinstance(like, str):
     return text
   if like is None:
-    if text.lower() == 'none':
-      return None
     try:
-      return json.loads(text)
+      return None if text.lower() == 'none' else json.loads(text)
     except ValueError:
       return text
-  kinds = {bool: 'true or false', int: 'a whole number', float: 'a number'}
   kind = type(like)
   try:
     return {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
   except (KeyError, ValueError):
-    raise UserError(f'{field}={text}: {text!r} is not {kinds[kind]}.') from None
+    kinds = {bool: 'true or false', int: 'a whole number', float: 'a number'}
+    raise ValueError(f'{text!r} is not {kinds[kind]}') from None
 
 
 def check(config: ml_collections.ConfigDict, owners: Mapping[str, Owner], num_devices: int) -> None:

@@ -29,7 +29,7 @@ class Device(NamedTuple):
     """FLOP/s on 'bfloat16' or 'float32' arrays; ValueError where the device has no such units."""
     tflops = {'bfloat16': self.bfloat16_tflops, 'float32': self.float32_tflops}[dtype]
     if tflops is None:
-      raise UserError(f'{self.name} has no {dtype}: use --config.model.dtype=float32.')
+      raise UserError(f'{self.name} has no {dtype}: use --set model.dtype=float32.')
     return tflops * 1e12
 
 

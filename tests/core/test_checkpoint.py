@@ -1,4 +1,4 @@
-"""Checkpoints: every flipped bit is noticed, the newest whole one is taken, old ones go."""
+"""Checkpoints: every flipped bit is noticed, the newest intact one is taken, old ones go."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, capsys):
 def test_bytes_that_decode_but_differ_are_noticed(tmp_path, monkeypatch):
   """Orbax restores some flipped bits in silence: the digest is what notices."""
   wrong = {'params.b': 'f' * 64}
-  monkeypatch.setattr('cfg_jax.checkpoint.digests', lambda arrays: digests(arrays) | wrong)
+  monkeypatch.setattr('cfg_jax.core.checkpoint.digests', lambda arrays: digests(arrays) | wrong)
   save(tmp_path, 3)
   monkeypatch.undo()
   with pytest.raises(ValueError, match='the bytes of params.b are not those that were saved'):
@@ -80,11 +80,11 @@ def test_saving_goes_on_after_a_damaged_one(tmp_path):
   assert (tmp_path / 'damaged' / '5').is_dir()
 
 
-def test_none_whole_is_an_error_and_none_at_all_is_none(tmp_path):
+def test_none_intact_is_an_error_and_none_at_all_is_none(tmp_path):
   assert Checkpoints(tmp_path).restore(abstract(STATE)) is None
   save(tmp_path, 3)
   flip_a_bit_of_the_largest_file(tmp_path / 'checkpoints' / '3')
-  with pytest.raises(ValueError, match='No whole checkpoint'):
+  with pytest.raises(ValueError, match='No intact checkpoint'):
     Checkpoints(tmp_path).restore(abstract(STATE))
 
 

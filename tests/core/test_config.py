@@ -5,14 +5,16 @@ import re
 import pytest
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.evaluate.owners import OWNERS
+from cfg_jax.nets import unet
 from tests.conftest import load_config, run
 
 WRONG = {
-  'train.p_uncond': (7.0, 'is a probability'),
+  'method.p_uncond': (7.0, 'is a probability'),
   'diffusion.lambda_min': (30.0, 'must be less than diffusion.lambda_max=20.0'),
-  'sample.v': (1.5, r'must be in \[0, 1\]'),
-  'sample.num_steps': (1, 'must be at least 2'),
-  'sample.w': ((), 'must name at least one'),
+  'sample.sampler.v': (1.5, r'must be in \[0, 1\]'),
+  'sample.sampler.num_steps': (1, 'must be at least 2'),
+  'sample.guidance.w': ((), 'must name at least one'),
   'sample.labels': ('12', "'balanced', 'random' or one class, '0' to '9'"),
   'train.batch_size': (100, 'must be a multiple of 8 devices; try 96'),
   'train.learning_rate': (0.0, 'must be positive'),
@@ -38,7 +40,7 @@ def test_one_wrong_field_gives_one_line_with_its_name_value_and_remedy(field, da
   value, remedy = WRONG[field]
   config = load_config('digits', **{'data.dir': str(data_dir), field: value})
   with pytest.raises(ValueError, match=remedy) as error:
-    config_lib.validate(config, num_devices=8)
+    config_lib.check(config, OWNERS, 8)
   lines = [line for line in str(error.value).splitlines() if line.startswith(f'{field}=')]
   assert len(lines) == 1 and str(value) in lines[0]
 
@@ -47,24 +49,27 @@ def test_all_problems_are_told_at_once(data_dir):
   wrong = {field: value for field, (value, _) in WRONG.items() if field.startswith('train')}
   config = load_config('digits', **{'data.dir': str(data_dir), 'sample.batch_size': 256} | wrong)
   with pytest.raises(ValueError) as error:
-    config_lib.validate(config, num_devices=8)
+    config_lib.check(config, OWNERS, 8)
   assert len(str(error.value).splitlines()) == len(wrong)
 
 
 @pytest.mark.parametrize('num_devices', (1, 2))
 def test_the_digits_config_is_right(num_devices, data_dir):
-  config_lib.validate(load_config('digits', **{'data.dir': str(data_dir)}), num_devices)
+  config_lib.check(load_config('digits', **{'data.dir': str(data_dir)}), OWNERS, num_devices)
 
 
 @pytest.mark.parametrize(
   'flags, says',
   [
     (
-      ['--config.train.p_uncond=7', '--config.sample.v=2'],
-      r'train.p_uncond=7.0 .*\nsample.v=2.0 .*',
+      ['--set', 'method.p_uncond=7', '--config.sample.sampler.v=2'],
+      r'method.p_uncond=7.0 .*\nsample.sampler.v=2.0 .*',
     ),
-    (['--config.train.p_uncon=0.2'], 'Did you mean "p_uncond" instead of "p_uncon"?'),
-    (['--config.train.num_steps=1.5'], r'num_steps=1.5: invalid literal for int\(\) .*'),
+    (['--set=method.p_uncon=0.2'], 'no such field. Did you mean method.p_uncond?'),
+    (['--config.train.num_steps=1.5'], r"train.num_steps=1.5: '1.5' is not a whole number"),
+    (['--set', 'seed'], 'must be FIELD=VALUE'),
+    (['--set', 'train=1'], 'train: the config has no such field'),
+    (['config.train.num_steps=5'], "'config.train.num_steps=5' is left over"),
     (['--confg=x'], "Unknown command line flag 'confg'.*"),
   ],
 )
@@ -86,7 +91,7 @@ def test_a_config_file_that_is_not_there(tmp_path):
 def test_a_recorded_config_is_read_back_as_it_was(tiny, tmp_path):
   config_lib.record(tiny, tmp_path)
   read = config_lib.of_run(tmp_path)
-  assert config_lib.network_of(read) == config_lib.network_of(tiny)
+  assert unet.of(read) == unet.of(tiny)
   config_lib.record(read, tmp_path)  # no difference: lists are tuples again
   with pytest.raises(ValueError, match='holds no run'):
     config_lib.of_run(tmp_path / 'nothing')

@@ -31,15 +31,17 @@ def test_the_digits_are_scikit_learns(source):
 
 def test_batches_are_float32_nhwc_in_minus_one_to_one_with_int32_labels(source):
   batch = next(batches(source))
-  assert batch['x'].shape == (64, 8, 8, 1) and batch['x'].dtype == np.float32
-  assert batch['c'].shape == (64,) and batch['c'].dtype == np.int32
-  assert batch['x'].min() == -1 and batch['x'].max() == 1
-  assert set(batch['c']) <= set(range(10))
+  assert batch.x.shape == (64, 8, 8, 1) and batch.x.dtype == np.float32
+  assert batch.cond.value.shape == (64,) and batch.cond.value.dtype == np.int32
+  assert batch.x.min() == -1 and batch.x.max() == 1
+  assert set(batch.cond.value) <= set(range(10)) and batch.cond.given.all()
 
 
 def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(source):
   first, second = (
-    np.concatenate([b['c'] for b in take(batches(source, batch_size=1797, position=k * 1797), 1)])
+    np.concatenate(
+      [b.cond.value for b in take(batches(source, batch_size=1797, position=k * 1797), 1)]
+    )
     for k in range(2)
   )
   assert np.array_equal(np.bincount(first), np.bincount(load_digits().target))
@@ -52,13 +54,13 @@ def test_a_position_resumes_exactly(source):
   straight = take(batches(source, flip=True), 40)
   resumed = take(batches(source, flip=True, position=25 * 64), 15)
   for a, b in zip(straight[25:], resumed):
-    np.testing.assert_array_equal(a['x'], b['x'])
-    np.testing.assert_array_equal(a['c'], b['c'])
+    np.testing.assert_array_equal(a.x, b.x)
+    np.testing.assert_array_equal(a.cond.value, b.cond.value)
 
 
 def test_flips_mirror_about_half_of_the_images(source):
   plain, flipped = (take(batches(source, flip=flip), 8) for flip in (False, True))
-  x, y = (np.concatenate([b['x'] for b in part]) for part in (plain, flipped))
+  x, y = (np.concatenate([b.x for b in part]) for part in (plain, flipped))
   same = (x == y).all(axis=(1, 2, 3))
   mirrored = (x[:, :, ::-1] == y).all(axis=(1, 2, 3))
   assert (same | mirrored).all()
@@ -66,5 +68,5 @@ def test_flips_mirror_about_half_of_the_images(source):
 
 
 def test_seeds_differ(source):
-  a, b = (next(batches(source, seed=seed))['c'] for seed in (0, 1))
+  a, b = (next(batches(source, seed=seed)).cond.value for seed in (0, 1))
   assert not np.array_equal(a, b)

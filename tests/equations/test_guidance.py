@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.equations import diffusion, guidance
+from cfg_jax.equations import conditioning, diffusion, guidance
+from cfg_jax.equations.guidance import pairs, rules
+from cfg_jax.equations.samplers.loop import Memory
 from experiments import figure2_gaussians as mixture
 
 B, IMAGE, NULL = 5, (3, 2, 1), 10
@@ -20,10 +22,25 @@ def batch(seed=0):
   return pair, np.linspace(-20, 20, B, dtype=np.float32), np.arange(B)
 
 
-def eps_fn(z, lam, c):
+def eps_fn(z, lam, cond, null=NULL):
   """A stand-in for the network: of each sample by itself, and not linear in anything."""
+  c = jnp.where(cond.given, cond.value, null)
   lam, c = (a.reshape(-1, *(1,) * len(IMAGE)) for a in (lam, c))
   return jnp.sin(3 * z + 0.1 * lam) + jnp.cos(c + z)
+
+
+def guided(eps_fn, c, w):
+  """ε̃(z, λ) by the paper's pair and rule."""
+  model = guidance.guide(
+    pairs.null(eps_fn, conditioning.given(jnp.asarray(c))), rules.classifier_free, w=w
+  )
+  return lambda z, lam: model(z, lam, Memory(z, z))[0].eps
+
+
+def passes(z, lam, c, null=NULL):
+  """ε(z, c) and ε(z, ∅)."""
+  cond = conditioning.given(jnp.asarray(c))
+  return eps_fn(z, lam, cond), eps_fn(z, lam, conditioning.null(cond), null)
 
 
 class TestGuidedEps:
@@ -55,8 +72,8 @@ class TestGuidedEps:
 
     lams = jnp.full(B, lam)
     exact_eps = jax.jit(mixture.exact_eps)
-    cond = exact_eps(z, lams, c)
-    uncond = exact_eps(z, lams, jnp.full(B, mixture.NULL_CLASS))
+    cond = exact_eps(z, lams, conditioning.given(c))
+    uncond = exact_eps(z, lams, conditioning.null(conditioning.given(c)))
     classifier = jax.jit(jax.vmap(jax.grad(log_posterior)))(z, c)
     expected = cond - w[:, None] * sigma * classifier
     np.testing.assert_allclose(guidance.guided_eps(cond, uncond, w), expected, atol=5e-6)
@@ -78,17 +95,18 @@ class TestGuide:
   def test_each_sample_with_its_class_and_with_null(self):
     """One call on both passes equals two calls, for w of one value or of one a sample."""
     (z, _), lam, c = batch()
-    cond, uncond = eps_fn(z, lam, c), eps_fn(z, lam, np.full(B, NULL))
+    cond, uncond = passes(z, lam, c)
     for w in (2.0, np.array([-1, 0, 0.3, 2, 4], np.float32)):
-      both = guidance.guide(eps_fn, c, w, NULL)(z, lam)
+      both = guided(eps_fn, c, w)(z, lam)
       np.testing.assert_allclose(both, guidance.guided_eps(cond, uncond, w), rtol=1e-5, atol=1e-6)
 
   @pytest.mark.parametrize('w', [-1.0, np.full(B, -1.0, np.float32)])
   def test_w_minus_1_is_the_unconditional_model_exactly(self, w):
     (z, _), lam, c = batch()
     for null in (NULL, 3):
-      unconditional = eps_fn(z, lam, np.full(B, null))
-      np.testing.assert_array_equal(guidance.guide(eps_fn, c, w, null)(z, lam), unconditional)
+      _, unconditional = passes(z, lam, c, null)
+      of_null = functools.partial(eps_fn, null=null)
+      np.testing.assert_array_equal(guided(of_null, c, w)(z, lam), unconditional)
 
   @pytest.mark.parametrize('jitted', [False, True])
   @pytest.mark.parametrize(
@@ -108,12 +126,12 @@ class TestGuide:
     (z, _), lam, c = batch()
     seen = []
 
-    def counted(z, lam, c):
-      seen.append((z.shape[0], lam.shape[0], c.shape[0]))
-      return eps_fn(z, lam, c)
+    def counted(z, lam, cond):
+      seen.append((z.shape[0], lam.shape[0], cond.value.shape[0]))
+      return eps_fn(z, lam, cond)
 
     def call(z, lam):
-      return guidance.guide(counted, c, w, NULL)(z, lam)
+      return guided(counted, c, w)(z, lam)
 
     (jax.jit(call) if jitted else call)(z, lam)
     assert seen == [(rows,) * 3]
@@ -123,14 +141,14 @@ class TestGuide:
     (z, _), lam, c = batch()
     seen, traces = [], []
 
-    def counted(z, lam, c):
+    def counted(z, lam, cond):
       jax.debug.callback(functools.partial(seen.append, z.shape[0]))
-      return eps_fn(z, lam, c)
+      return eps_fn(z, lam, cond)
 
     @jax.jit
     def call(z, lam, w):
       traces.append(w)
-      return guidance.guide(counted, c, w, NULL)(z, lam)
+      return guided(counted, c, w)(z, lam)
 
     one_guided = np.zeros(B, np.float32)
     one_guided[2] = 0.5
@@ -139,6 +157,55 @@ class TestGuide:
       jax.effects_barrier()
       assert seen == [rows]
       seen.clear()
-      exact = guidance.guided_eps(eps_fn(z, lam, c), eps_fn(z, lam, np.full(B, NULL)), w)
+      exact = guidance.guided_eps(*passes(z, lam, c), w)
       np.testing.assert_allclose(eps, exact, rtol=1e-5, atol=1e-6)
     assert len(traces) == 1
+
+
+def test_conditions_of_any_shape_go_through_the_pair():
+  """Attributes (B, 8) and a tree of two arrays: once they were flattened in silence."""
+  (z, _), lam, c = batch()
+  value = {'attributes': jnp.ones((B, 8)) * jnp.arange(B)[:, None], 'class': jnp.asarray(c)}
+
+  def of_attributes(z, lam, cond):
+    assert cond.value['attributes'].shape == (len(z), 8)
+    total = jnp.where(cond.given, cond.value['attributes'].sum(1) + cond.value['class'], -5.0)
+    return z + total.reshape(-1, 1, 1, 1)
+
+  pair = pairs.null(of_attributes, conditioning.given(value))
+  towards, away = pair(z, lam)
+  np.testing.assert_allclose(towards.eps, z + 9.0 * np.arange(B).reshape(B, 1, 1, 1), rtol=1e-6)
+  np.testing.assert_allclose(away.eps, z - 5)
+
+
+class TestProblems:
+  """Of the config's section `sample.guidance`."""
+
+  GOOD = {'pair': 'null', 'rule': 'classifier_free', 'w': (0.0, 1.0)}
+
+  def test_the_papers_rule_is_right(self):
+    assert not list(rules.problems(self.GOOD))
+
+  @pytest.mark.parametrize(
+    'change, field, says',
+    [
+      ({'rule': 'magic'}, 'rule', 'none of classifier_free'),
+      ({'start': 1.0}, 'start', 'no knob of classifier_free, which has w'),
+      ({'w': ()}, 'w', 'at least one'),
+      ({'w': (1.0, 1.0)}, 'w', 'twice'),
+      ({'w': (0.0, float('nan'))}, 'w', 'finite'),
+      ({'w': (float('inf'),)}, 'w', 'finite'),
+    ],
+  )
+  def test_what_is_wrong_is_named(self, change, field, says):
+    [(found, remedy)] = rules.problems(self.GOOD | change)
+    assert found == field and says in remedy
+
+  def test_a_knob_that_a_rule_needs_is_asked_for(self, monkeypatch):
+    def late(towards, away, z, lam, memory, *, w, start):
+      return rules.classifier_free(towards, away, z, lam, memory, w=w * (lam > start))
+
+    monkeypatch.setitem(rules.RULES, 'late', late)
+    [(field, remedy)] = rules.problems(self.GOOD | {'rule': 'late'})
+    assert field == 'start' and 'late needs' in remedy
+    assert not list(rules.problems(self.GOOD | {'rule': 'late', 'start': 0.0}))

@@ -6,11 +6,11 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from cfg_jax.equations import diffusion
+from cfg_jax.equations import conditioning, diffusion
 from cfg_jax.equations import objectives as objective
 
 B, IMAGE, NULL = 4096, (2, 2, 3), 10
-DEFAULTS = dict(p_uncond=0.1, null_class=NULL, lambda_min=-20.0, lambda_max=20.0)
+DEFAULTS = dict(p_uncond=0.1, lambda_min=-20.0, lambda_max=20.0)
 
 
 def images(seed=0, batch_size=B):
@@ -27,9 +27,11 @@ def given(seed=0, x=None, **changes):
     seen.append(args)
     return jnp.zeros_like(args[0])
 
-  objective.loss(eps_fn, jax.random.key(seed), x, c, **DEFAULTS | changes)
+  cond = conditioning.given(jnp.asarray(c))
+  objective.loss(eps_fn, jax.random.key(seed), x, cond, **DEFAULTS | changes)
   assert len(seen) == 1  # one call serves the conditional and the unconditional model
-  return *map(np.asarray, seen[0]), c
+  z, lam, cond = seen[0]
+  return np.asarray(z), np.asarray(lam), np.where(cond.given, cond.value, NULL), c
 
 
 class TestWhatTheModelIsGiven:
@@ -64,8 +66,8 @@ class TestWhatTheModelIsGiven:
       assert abs(np.mean(eps**power) - moment) < 5 * np.sqrt(variance / n)
 
   def test_drop_lambda_and_noise_are_independent(self):
-    """One key each. Two uses of one key correlate by half or more, number by number: so ε is held
-    against the other two image by image, and also as the flat sequence that it was drawn as.
+    """One key each. Two uses of one key correlate by half or more, number by number: so ε is
+    compared with the other two image by image, and as the flat sequence that it was drawn as.
     """
     x = np.zeros((B, *IMAGE), np.float32)
     z, lam, c, _ = given(x=x, p_uncond=0.5)
@@ -88,7 +90,8 @@ class TestLoss:
   @staticmethod
   def loss(eps_fn, x, seed=0, **changes):
     def f(key):
-      return objective.loss(eps_fn, key, x, jnp.zeros(len(x), jnp.int32), **DEFAULTS | changes)
+      cond = conditioning.given(jnp.zeros(len(x), jnp.int32))
+      return objective.loss(eps_fn, key, x, cond, **DEFAULTS | changes)
 
     value = jax.jit(f)(jax.random.key(seed))
     assert value.shape == () and value.dtype == jnp.float32
@@ -136,7 +139,7 @@ class TestLoss:
     """A model that is right for ∅ alone: its loss is 1 − p_uncond."""
     x = images()
 
-    def right_for_null(z, lam, c):
-      return jnp.where((c == NULL).reshape(-1, 1, 1, 1), diffusion.predict_eps(z, x, lam), 0)
+    def right_for_null(z, lam, cond):
+      return jnp.where(cond.given.reshape(-1, 1, 1, 1), 0, diffusion.predict_eps(z, x, lam))
 
     assert self.loss(right_for_null, x, p_uncond=0.5) == pytest.approx(0.5, abs=0.05)

@@ -9,8 +9,11 @@ import pytest
 
 from cfg_jax.equations import diffusion, guidance
 from cfg_jax.equations import samplers as sampling
+from cfg_jax.equations.conditioning import Cond
+from cfg_jax.equations.guidance import pairs, rules
 from experiments import figure2_gaussians as mixture
 
+NULL = mixture.NUM_CLASSES  # in these tests: ∅
 ENDS = dict(lambda_min=-20.0, lambda_max=20.0)
 DEFAULTS = dict(num_steps=16, v=0.3, clip_x=True, **ENDS)
 
@@ -42,7 +45,7 @@ def transition(lam, lam_next, v):
 class TestGrid:
   @pytest.mark.parametrize('num_steps', [2, 3, 32, 128, 256, 1024])
   def test_uniform_u_with_both_ends(self, num_steps):
-    lam = np.asarray(sampling.lambda_grid(num_steps, -20.0, 20.0))
+    lam = np.asarray(sampling.lambda_grid(num_steps))
     assert lam.shape == (num_steps,) and np.all(np.diff(lam) > 0)
     assert lam[0] == -20 and lam[-1] == 20
     np.testing.assert_allclose(lam, exact_grid(num_steps), rtol=2e-6, atol=2e-6)
@@ -50,12 +53,12 @@ class TestGrid:
   @pytest.mark.parametrize('ends', [(-3.2, 1.3), (-20.0, 4.9), (-9.1, 13.3)])
   def test_other_ends_are_exact(self, ends):
     """Two of these round to a neighbour in arctan and tan."""
-    lam = sampling.lambda_grid(7, *ends)
+    lam = sampling.lambda_grid(7, 'paper', *ends)
     assert (lam[0], lam[-1]) == tuple(map(np.float32, ends))
 
   def test_one_step_has_no_two_ends(self):
     with pytest.raises(ValueError, match='num_steps=1 must be at least 2'):
-      sampling.lambda_grid(1, -20.0, 20.0)
+      sampling.lambda_grid(1)
 
 
 class TestCalls:
@@ -75,7 +78,7 @@ class TestCalls:
     monkeypatch.setattr(diffusion, 'reverse', counted_reverse)
     sampling.sample(eps_fn, keys_of(np.arange(3)), (2,), **DEFAULTS | {'num_steps': num_steps})
     jax.effects_barrier()
-    lam = np.asarray(sampling.lambda_grid(num_steps, -20.0, 20.0))
+    lam = np.asarray(sampling.lambda_grid(num_steps))
     np.testing.assert_array_equal(evaluated, np.tile(lam[:, None], 3))
     np.testing.assert_array_equal(stepped, np.stack([lam[:-1], lam[1:]], axis=1))
 
@@ -169,8 +172,10 @@ def algorithm_2(noise, c, w, num_steps, v, clip_x):
 
 @functools.partial(jax.jit, static_argnames=('num_steps', 'clip_x'))
 def draw(keys, c, w, v=0.3, num_steps=64, clip_x=False):
-  eps_fn = guidance.guide(mixture.exact_eps, c, w, mixture.NULL_CLASS)
-  return sampling.sample(eps_fn, keys, (2,), num_steps=num_steps, v=v, clip_x=clip_x, **ENDS)
+  cond = Cond(c, c < NULL)
+  model = guidance.guide(pairs.null(mixture.exact_eps, cond), rules.classifier_free, w=w)
+  lam = sampling.lambda_grid(num_steps)
+  return sampling.sample_model(model, keys, (2,), lam, sampler='ddpm', clip_x=clip_x, v=v)
 
 
 class TestMixture:
@@ -216,7 +221,7 @@ class TestMixture:
   def test_w_minus_1_is_the_unconditional_model_exactly(self):
     n = 210
     keys, c = keys_of(np.arange(n)), np.arange(n) % 3
-    null = np.full(n, mixture.NULL_CLASS)
+    null = np.full(n, NULL)
     w = np.full(n, -1, np.float32)
     np.testing.assert_array_equal(draw(keys, c, w), draw(keys, null, w))
     np.testing.assert_allclose(draw(keys, c, w), draw(keys, null, 0 * w), atol=1e-4)

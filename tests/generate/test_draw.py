@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
-from cfg_jax.core import state as train_state
+from cfg_jax.data import kinds
 from cfg_jax.evaluate import __main__ as evaluate
 from cfg_jax.generate import draw as generate
-from cfg_jax.generate.store import SampleSet
+from cfg_jax.generate.identity import settings_of
+from cfg_jax.generate.store import SampleSet, sample_sets
+from cfg_jax.methods import drawing
 from cfg_jax.train import loop as train
 from tests.conftest import TINY, load_config, run
+
+SETTINGS = settings_of(load_config('digits').sample.to_dict(), 1, 1.0)
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +44,7 @@ def test_images_do_not_depend_on_the_batch_they_are_in(trained, config, tmp_path
   config.sample.batch_size = batch_size
   (tmp_path / 'checkpoints').symlink_to(trained / 'checkpoints')
   generate.generate(config, tmp_path)
-  for sample_set in generate.sample_sets(config, step):
+  for sample_set in sample_sets(config.sample, step):
     a, b = (images_of(w, sample_set, 20).astype(int) for w in (trained, tmp_path))
     assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01
     assert len(np.unique(a, axis=0)) == 20
@@ -47,7 +52,7 @@ def test_images_do_not_depend_on_the_batch_they_are_in(trained, config, tmp_path
 
 def test_what_is_on_disk_is_not_drawn_again(trained, config):
   step = generate.generate(config, trained)
-  sample_set = generate.sample_sets(config, step)[1]
+  sample_set = sample_sets(config.sample, step)[1]
   files = sorted((trained / sample_set.path).glob('*.npz'))
   before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in files}
   lost = files[1]
@@ -60,32 +65,32 @@ def test_what_is_on_disk_is_not_drawn_again(trained, config):
 
 def test_more_samples_are_added_to_those_there(trained, config):
   step = generate.generate(config, trained)
-  first = {s.w: images_of(trained, s, 20) for s in generate.sample_sets(config, step)}
+  first = {s.w: images_of(trained, s, 20) for s in sample_sets(config.sample, step)}
   config.sample.num_samples = 23
   generate.generate(config, trained)
-  for sample_set in generate.sample_sets(config, step):
+  for sample_set in sample_sets(config.sample, step):
     more = images_of(trained, sample_set, 23)
     np.testing.assert_array_equal(more[:20], first[sample_set.w])
     assert sample_set.present(trained) == set(range(23))
 
 
 def test_one_program_serves_every_w_and_mixed_ones(config):
-  config.sample.w = (0.0, 1.0, 4.0)
   mesh = sharding.data_mesh()
-  draw = generate.make_sampler(config, mesh)
-  params = train_state.create_params(config_lib.network_of(config), 0)
+  draw = drawing.make_sampler(config, mesh)
+  params = methods.make(config, mesh).init(0).ema
   indices = np.arange(8, dtype=np.int32)
   images = {}
   for w in (0.0, 1.0, 4.0):
-    images[w] = np.asarray(draw(params, indices, indices, np.full(8, w, np.float32)))
-  mixed = np.asarray(draw(params, indices, indices, np.array([0, 1, 4, 0, 1, 4, 0, 1], np.float32)))
+    images[w] = np.asarray(draw(params, indices, indices, {'w': np.full(8, w, np.float32)}))
+  w = {'w': np.array([0, 1, 4, 0, 1, 4, 0, 1], np.float32)}
+  mixed = np.asarray(draw(params, indices, indices, w))
   for i, w in enumerate([0.0, 1.0, 4.0, 0.0, 1.0, 4.0, 0.0, 1.0]):
     assert np.abs(mixed[i].astype(int) - images[w][i]).max() <= 1
   assert draw._cache_size() == 1
 
 
 def test_a_gap_is_an_error_and_not_the_images_behind_it(trained, config, tmp_path):
-  [sample_set] = generate.sample_sets(config, 1)[:1]
+  [sample_set] = sample_sets(config.sample, 1)[:1]
   images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int32)
   for first in (0, 8):
     sample_set.write(tmp_path, first, images + first, labels)
@@ -111,7 +116,7 @@ def test_parts_drawn_by_several_jobs_give_the_numbers_of_the_whole(trained, conf
 
 @pytest.mark.parametrize('cuts', ((0, 33), (0, 7, 9, 20, 33), (0, 1, 2, 33)))
 def test_batches_read_do_not_depend_on_the_files(tmp_path, cuts):
-  sample_set = SampleSet(1, True, 4, 0.3, True, 0, 'balanced', 1.0)
+  sample_set = SampleSet(SETTINGS)
   for first, stop in zip(cuts, cuts[1:]):
     i = np.arange(first, stop)
     sample_set.write(tmp_path, first, i.astype(np.uint8)[:, None], i)
@@ -125,27 +130,18 @@ def test_batches_read_do_not_depend_on_the_files(tmp_path, cuts):
 
 def test_labels():
   indices = np.arange(1000)
-  balanced = generate.labels_of('balanced', 0, indices, 10)
+  balanced = kinds.choose('balanced', 0, indices, 10)
   assert (np.bincount(balanced) == 100).all()
-  drawn = generate.labels_of('random', 0, indices, 10)
+  drawn = kinds.choose('random', 0, indices, 10)
   assert (np.abs(np.bincount(drawn) - 100) < 40).all() and len(set(drawn)) == 10
-  np.testing.assert_array_equal(generate.labels_of('random', 0, indices[500:], 10), drawn[500:])
-  assert not np.array_equal(generate.labels_of('random', 1, indices, 10), drawn)
-  assert set(generate.labels_of('7', 0, indices, 10)) == {7}
-
-
-def test_every_setting_is_in_the_path():
-  base = SampleSet(10, True, 16, 0.3, True, 0, 'balanced', 0.5)
-  changes = (11, False, 17, 0.2, False, 1, 'random', 0.6)
-  paths = {base.path}
-  for field, value in zip(SampleSet.__dataclass_fields__, changes):
-    paths.add(SampleSet(**{**base.__dict__, field: value}).path)
-  assert len(paths) == 9
+  np.testing.assert_array_equal(kinds.choose('random', 0, indices[500:], 10), drawn[500:])
+  assert not np.array_equal(kinds.choose('random', 1, indices, 10), drawn)
+  assert set(kinds.choose('7', 0, indices, 10)) == {7}
 
 
 def test_the_grid_has_classes_as_rows_and_w_as_columns(trained, config):
   step = generate.generate(config, trained)
-  sets = generate.sample_sets(config, step)
+  sets = sample_sets(config.sample, step)
   grid = np.asarray(Image.open(trained / sets[0].path / '..' / 'grid.png'))
   assert grid.shape == (10 * 32, len(sets) * 32)
   drawn = images_of(trained, sets[1], 10)  # balanced: index = class
@@ -155,12 +151,16 @@ def test_the_grid_has_classes_as_rows_and_w_as_columns(trained, config):
 def test_the_command_and_its_complaints(trained, tmp_path):
   done = run('cfg_jax.generate', '--workdir', str(trained), '--w', '2', '--num_samples', '3')
   assert done.returncode == 0, done.stderr
-  assert list(trained.glob('samples/*/*/w=2/00000000-00000003.npz'))
+  assert list(trained.glob('samples/*/w=2-*/00000000-00000003.npz'))
   for flags, says in (
     (['--workdir', str(tmp_path)], 'holds no run'),
-    (['--workdir', str(trained), '--w', '1,x'], '--w=1,x must be numbers'),
-    (['--workdir', str(trained), '--labels', '10'], "sample.labels='10'"),
-    (['--workdir', str(trained), '--v', '2'], 'sample.v=2.0'),
+    (['--workdir', str(trained), '--w', '1,x'], "sample.guidance.w=1,x: 'x' is not a number"),
+    (['--workdir', str(trained), '--w', '1,nan'], 'must be finite numbers'),
+    (['--workdir', str(trained), '--set', 'sample.labels=10'], "sample.labels='10'"),
+    (['--workdir', str(trained), '--set', 'sample.sampler.v=2'], 'sample.sampler.v=2.0'),
+    (['--workdir', str(trained), '--config.sample.sampler.v=2'], 'sample.sampler.v=2.0'),
+    (['--workdir', str(trained), '--set', 'sample.guidance.rule=x'], 'none of classifier_free'),
+    (['--workdir', str(trained), 'sample.seed=1'], "'sample.seed=1' is left over"),
     (['--workdir', str(trained), '--step', '77'], '77'),
   ):
     done = run('cfg_jax.generate', *flags)

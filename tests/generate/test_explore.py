@@ -1,6 +1,5 @@
 """One noise under any w: what `generate` draws, from one program."""
 
-import functools
 import io
 
 import jax
@@ -9,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import state as train_state
+from cfg_jax.core import sharding
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.generate import draw as generate
 from cfg_jax.generate import explore
+from cfg_jax.generate.store import sample_sets
 from tests.conftest import TINY, load_config
 
 
@@ -22,7 +23,7 @@ def workdir(tmp_path_factory, data_dir):
   """A run whose network nobody trained; random where ADM's starts at 0, so that it hears c."""
   folder = tmp_path_factory.mktemp('run')
   config = load_config('digits', **TINY | {'data.dir': str(data_dir), 'sample.batch_size': 10})
-  create = functools.partial(train_state.create_params, config_lib.network_of(config), 0)
+  create = lambda: methods.make(config, sharding.data_mesh()).init(0).ema  # noqa: E731
   noise = np.random.default_rng(0)
   ema = jax.tree.map(
     lambda x: jnp.asarray(0.3 * noise.normal(size=x.shape), x.dtype), jax.eval_shape(create)
@@ -47,9 +48,10 @@ def differ(a, b):
 @pytest.mark.parametrize('w', (0.0, 1.5))
 def test_it_draws_what_generate_draws(workdir, model, w):
   config = config_lib.of_run(workdir)
-  config.sample.update(labels='3', num_samples=6, w=(w,))
+  config.sample.update(labels='3', num_samples=6)
+  config.sample.guidance.w = (w,)
   step = generate.generate(config, workdir)
-  [(images, labels)] = generate.sample_sets(config, step)[0].read(workdir, 6)
+  [(images, labels)] = sample_sets(config.sample, step)[0].read(workdir, 6)
   assert model.step == step == 7 and set(labels) == {3}
   assert differ(explore.render(w, 5, model)[3], images[5]) <= 1
   assert differ(images[5], images[4]) > 1
@@ -74,8 +76,8 @@ def test_classes_in_any_order(model):
 
 
 def test_settings_of_the_sampler_can_be_changed(workdir, model):
-  other = explore.load(workdir, num_steps=5)
-  assert other.config.sample.num_steps == 5
+  other = explore.load(workdir, 'sample.sampler.num_steps=5')
+  assert other.config.sample.sampler.num_steps == 5
   assert differ(explore.render(1, 0, other), explore.render(1, 0, model)) > 1
 
 
@@ -83,7 +85,7 @@ def test_bad_input_is_one_line(workdir, model):
   for call, says in (
     (lambda: explore.render(1, 0, model, classes=[3, 10]), r'classes=\[3, 10\] must be some of 0'),
     (lambda: explore.render(1, 0, model, classes=[]), r'classes=\[\]'),
-    (lambda: explore.load(workdir, num_steps=1), 'sample.num_steps=1'),
+    (lambda: explore.load(workdir, 'sample.sampler.num_steps=1'), 'sample.sampler.num_steps=1'),
     (lambda: explore.load(workdir, step=8), 'no step 8; it has 7'),
     (lambda: explore.load(workdir / 'none'), 'holds no run'),
   ):
@@ -93,7 +95,7 @@ def test_bad_input_is_one_line(workdir, model):
 
 
 def test_guidance_needs_a_network_that_knows_the_null_class(model):
-  config = load_config('digits', **TINY, **{'train.p_uncond': 0.0})
+  config = load_config('digits', **TINY, **{'method.p_uncond': 0.0})
   with pytest.raises(ValueError, match='never seen'):
     explore.render(1, 0, model._replace(config=config))
   explore.render(0, 0, model._replace(config=config))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cfg_jax.core import config as config_lib
+from cfg_jax.data import registry
 from tests.conftest import load_config, run
 
 
@@ -20,5 +20,5 @@ def test_the_step_and_the_sampler_lower_for_cuda_and_tpu_on_eight_devices(name):
     assert program['convolutions'].keys() == {'bf16'}
   assert step['barriers'] > 0 and sampler['barriers'] == 0  # remat, where there are gradients
   config = load_config(name)
-  shape = (config.sample.batch_size, *config_lib.dataset_of(config).image_shape)
+  shape = (config.sample.batch_size, *registry.of(config.data).image_shape)
   assert sampler['output'] == f'uint8[{",".join(map(str, shape))}]'

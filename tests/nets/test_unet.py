@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cfg_jax.core import state as train_state
+from cfg_jax.equations.conditioning import Cond
 from cfg_jax.nets import unet
 from tests.lowering import REMATS_BARRIER
 
@@ -57,7 +57,7 @@ def test_the_papers_networks_have_exactly_adms_parameters(config, parameters):
 
 def noisy_params(config):
   """Random values everywhere, so that no zero initialisation hides a path."""
-  params = jax.jit(lambda: train_state.create_params(config, 0))()
+  params = jax.jit(lambda: unet.create_params(config, 0))()
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(jax.random.key(1), len(leaves))
   return jax.tree.unflatten(
@@ -72,15 +72,19 @@ def params():
 
 Z = jax.random.normal(jax.random.key(2), (4, 8, 8, 3))
 LAM = jnp.array([-20.0, -1.0, 3.0, 20.0])
-C = jnp.array([0, 4, 5, 2])
+C = jnp.array([0, 4, 5, 2])  # 5 is ∅
+
+
+def cond(c):
+  return Cond(c, c < SMALL.num_classes)
 
 
 def call(params, config=SMALL, z=Z, lam=LAM, c=C, keys=None):
-  return jax.jit(train_state.apply_fn(config))(params, z, lam, c, keys)
+  return jax.jit(unet.apply_fn(config))(params, z, lam, cond(c), keys)
 
 
 def test_a_new_network_says_zero():
-  np.testing.assert_array_equal(call(train_state.create_params(SMALL, 0)), 0)
+  np.testing.assert_array_equal(call(unet.create_params(SMALL, 0)), 0)
 
 
 def test_every_input_matters_and_samples_do_not_mix(params):
@@ -92,9 +96,16 @@ def test_every_input_matters_and_samples_do_not_mix(params):
     np.testing.assert_allclose(np.delete(moved, 1), 0, atol=1e-5)
 
 
+def test_null_is_a_flag_whatever_the_value(params):
+  apply = jax.jit(unet.apply_fn(SMALL))
+  null = [apply(params, Z, LAM, Cond(value, jnp.zeros(4, bool))) for value in (C, 0 * C)]
+  np.testing.assert_array_equal(*null)
+  assert jnp.abs(null[0] - call(params)).max() > 1e-3
+
+
 def test_all_parameters_get_a_gradient(params):
-  apply = train_state.apply_fn(SMALL)
-  grads = jax.jit(jax.grad(lambda p: jnp.mean(apply(p, Z, LAM, C) ** 2)))(params)
+  apply = unet.apply_fn(SMALL)
+  grads = jax.jit(jax.grad(lambda p: jnp.mean(apply(p, Z, LAM, cond(C)) ** 2)))(params)
   dead = [
     jax.tree_util.keystr(path)
     for path, g in jax.tree_util.tree_leaves_with_path(grads)
@@ -108,9 +119,9 @@ def test_remat_recomputes_and_changes_nothing():
   params = noisy_params(plain)
 
   def grad(config):
-    apply = train_state.apply_fn(config)
+    apply = unet.apply_fn(config)
     keys = jax.random.split(jax.random.key(3), len(Z))
-    gradient = jax.jit(jax.grad(lambda p: jnp.mean(apply(p, Z, LAM, C, keys) ** 2)))
+    gradient = jax.jit(jax.grad(lambda p: jnp.mean(apply(p, Z, LAM, cond(C), keys) ** 2)))
     recomputed = len(re.findall(REMATS_BARRIER, gradient.lower(params).as_text()))
     return gradient(params), recomputed
 
@@ -134,7 +145,7 @@ def test_bfloat16_keeps_float32_parameters_and_stays_near(params):
   assert low.dtype == jnp.float32
   error = jnp.linalg.norm(low - eps) / jnp.linalg.norm(eps)
   assert 1e-4 < error < 3e-2
-  low_params = train_state.create_params(dataclasses.replace(SMALL, dtype='bfloat16'), 0)
+  low_params = unet.create_params(dataclasses.replace(SMALL, dtype='bfloat16'), 0)
   assert {x.dtype for x in jax.tree.leaves(low_params)} == {jnp.dtype('float32')}
 
 

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.core import config as config_lib
+from cfg_jax import methods
 from cfg_jax.core import sharding
-from cfg_jax.generate import draw as generate
+from cfg_jax.data.batches import Batch
+from cfg_jax.equations.conditioning import Cond
+from cfg_jax.methods import drawing
 from cfg_jax.nets import unet
-from cfg_jax.plan import devices, run_costs
+from cfg_jax.plan import cost, devices
 from cfg_jax.plan import flops as costs
 from cfg_jax.plan import show as plan
-from cfg_jax.train import loop as train
 from tests.conftest import TINY, load_config, run
 
 ONE_DEVICE = sharding.data_mesh(jax.devices()[:1])
@@ -75,8 +76,7 @@ def test_kept_bytes_are_the_derivatives_and_remat_keeps_them_for_one_stage_only(
 
 
 def test_parameters_of_adm_64():
-  network = config_lib.network_of(load_config('imagenet64'))
-  parts = run_costs.parameters(network)
+  parts = cost.parameters(load_config('imagenet64'))
   assert sum(parts.values()) == 295_900_035
   assert parts['embedding of the class'] == 1001 * 768
   assert parts['embedding of λ'] == 192 * 768 + 768 + 768 * 768 + 768
@@ -88,7 +88,7 @@ def test_parameters_of_adm_64():
 
 
 def test_training_is_three_forward_passes_but_for_the_gradients_of_inputs(tiny):
-  flops, network = run_costs.image_flops(tiny), config_lib.network_of(tiny)
+  flops, network = cost.image_flops(tiny), unet.of(tiny)
   h, w, c_image = network.image_shape
   c = network.channels
   no_input_gradient = 2 * h * w * 9 * c_image * c + 2 * c * 4 * c  # first convolution, of λ's sines
@@ -99,72 +99,70 @@ def test_training_is_three_forward_passes_but_for_the_gradients_of_inputs(tiny):
 
 def test_remat_repeats_at_most_a_forward_pass(tiny):
   config = load_config('digits', **TINY, **{'model.remat': True})
-  flops = run_costs.image_flops(config)
-  assert products(flops.train) == products(run_costs.image_flops(tiny).train)
+  flops = cost.image_flops(config)
+  assert products(flops.train) == products(cost.image_flops(tiny).train)
   repeated = products(flops.train_remat) - products(flops.train)
   assert 0.5 * products(flops.forward) < repeated < products(flops.forward)
 
 
 def test_the_whole_step_and_the_whole_sampler_do_what_the_plan_counts(tiny):
-  flops, network = run_costs.image_flops(tiny), config_lib.network_of(tiny)
-  optimizer = train.make_optimizer(tiny.train)
-  step = train.make_train_step(tiny, optimizer, ONE_DEVICE)
-  state = jax.eval_shape(functools.partial(train.train_state.create, network, optimizer, 0))
-  batch = {'x': shape(6, *network.image_shape), 'c': shape(6, dtype=jnp.int32)}
-  assert products(costs.count_flops(step, state, batch)) == 6 * products(flops.train)
+  flops, network = cost.image_flops(tiny), unet.of(tiny)
+  method = methods.make(tiny, ONE_DEVICE)
+  state = jax.eval_shape(functools.partial(method.init, 0))
+  number = shape(6, dtype=jnp.int32)
+  batch = Batch(shape(6, *network.image_shape), Cond(number, shape(6, dtype=bool)))
+  assert products(costs.count_flops(method.step, state, batch)) == 6 * products(flops.train)
 
-  sampler = generate.make_sampler(tiny, sharding.data_mesh())
+  sampler = drawing.make_sampler(tiny, sharding.data_mesh())
   number = shape(8, dtype=jnp.int32)
-  found = costs.count_flops(sampler, state.params, number, number, shape(8))
-  assert products(found) == 8 * tiny.sample.num_steps * 2 * products(flops.forward)
+  found = costs.count_flops(sampler, state.params, number, number, {'w': shape(8)})
+  assert products(found) == 8 * tiny.sample.sampler.num_steps * 2 * products(flops.forward)
 
 
 def test_the_papers_tables_in_network_calls():
   once_and_guided = 1 + 2 * 13  # w = 0 and thirteen others
-  table1 = run_costs.table_calls(load_config('imagenet64'))
+  table1 = cost.table_calls(load_config('imagenet64'))
   assert [calls for _, calls in table1] == 3 * [50_000 * 256 * once_and_guided]
-  table2 = run_costs.table_calls(load_config('imagenet128'))
+  table2 = cost.table_calls(load_config('imagenet128'))
   assert [calls for _, calls in table2] == [50_000 * t * once_and_guided for t in (128, 256, 1024)]
   digits = load_config('digits')
-  assert [calls for _, calls in run_costs.table_calls(digits)] == [
-    1000 * digits.sample.num_steps * 13
+  assert [calls for _, calls in cost.table_calls(digits)] == [
+    1000 * digits.sample.sampler.num_steps * 13
   ]
 
 
 def test_memory_is_that_of_the_state_and_grows_with_the_images(tiny):
-  n = 4 * unet.num_parameters(config_lib.network_of(tiny))
-  two, eight = (run_costs.count_memory(tiny, images) for images in (2, 8))
+  n = 4 * unet.num_parameters(unet.of(tiny))
+  two, eight = (cost.count_memory(tiny, images) for images in (2, 8))
   fixed = {k: v for k, v in two.items() if not k.startswith('activations')}
   assert list(fixed.values()) == [n, n, 2 * n, n]
   assert {k: eight[k] for k in fixed} == fixed
   kept = 'activations kept for the backward pass'
   assert eight[kept] == pytest.approx(4 * two[kept], rel=0.01)
   remat = load_config('digits', **TINY, **{'model.remat': True})
-  assert run_costs.count_memory(remat, 8)[kept] < eight[kept] / 3
+  assert cost.count_memory(remat, 8)[kept] < eight[kept] / 3
 
 
 @pytest.mark.slow
 def test_memory_against_the_compiler(tiny):
-  optimizer = train.make_optimizer(tiny.train)
-  step, network = train.make_train_step(tiny, optimizer, ONE_DEVICE), config_lib.network_of(tiny)
   few, many = 16, 256
-  compiled = [run_costs.compiled_memory(network, optimizer, step, n) for n in (few, many)]
-  counted = [sum(run_costs.count_memory(tiny, n).values()) for n in (few, many)]
-  assert compiled[0] > 4 * 4 * unet.num_parameters(network)  # parameters, EMA, two moments
+  compiled = [cost.compiled_memory(tiny, n) for n in (few, many)]
+  counted = [sum(cost.count_memory(tiny, n).values()) for n in (few, many)]
+  assert compiled[0] > 4 * 4 * unet.num_parameters(unet.of(tiny))  # parameters, EMA, two moments
   slope = [np.diff(total)[0] / (many - few) for total in (compiled, counted)]
   assert 0.5 < slope[0] / slope[1] < 1.2
 
 
 def test_hours_are_flops_over_the_rate(tiny, capsys):
-  show(tiny, device='a100-80', num_devices=4, mfu=0.25)
+  plan.show(tiny, device='a100-80', num_devices=4, mfu=0.25)
   out = capsys.readouterr().out
-  flops = run_costs.image_flops(tiny)
+  flops = cost.image_flops(tiny)
   rate = 4 * 156e12 * 0.25 * 3600  # float32 arrays: TF32
   images = tiny.train.num_steps * tiny.train.batch_size
   assert last_number(out, 'training: 12 steps') == pytest.approx(
     images * flops.train.compiler / rate, rel=0.01
   )
-  calls = tiny.sample.num_samples * tiny.sample.num_steps * 3  # w = 0 and w = 1
+  calls = tiny.sample.num_samples * tiny.sample.sampler.num_steps * 3  # w = 0 and w = 1
   assert last_number(out, 'sampling: 2 w') == pytest.approx(
     calls * flops.forward.compiler / rate, rel=0.01
   )
@@ -176,7 +174,7 @@ def test_hours_are_flops_over_the_rate(tiny, capsys):
 def test_more_than_the_device_has_is_said(tiny, capsys, monkeypatch):
   small = devices.DEVICES['l4']._replace(memory_gb=1e-4)
   monkeypatch.setitem(devices.DEVICES, 'l4', small)
-  show(tiny, device='l4', num_devices=1, mfu=0.4)
+  plan.show(tiny, device='l4', num_devices=1, mfu=0.4)
   assert (
     'take more train.microbatches, train.shard_optimizer, model.remat, more devices or'
     in capsys.readouterr().out
@@ -185,14 +183,9 @@ def test_more_than_the_device_has_is_said(tiny, capsys, monkeypatch):
 
 def test_on_the_device_itself_the_compiler_is_asked(tiny, capsys, monkeypatch):
   monkeypatch.setattr(devices, 'of_kind', lambda kind: devices.DEVICES['l4'])
-  monkeypatch.setattr(run_costs, 'compiled_memory', lambda *args: 5e9)  # itself a slow test
-  show(tiny, device='l4', num_devices=1, mfu=0.4)
+  monkeypatch.setattr(cost, 'compiled_memory', lambda *args: 5e9)  # itself a slow test
+  plan.show(tiny, device='l4', num_devices=1, mfu=0.4)
   assert last_number(capsys.readouterr().out, 'all, as compiled for the device here') == 5
-
-
-def show(config, **kwargs):
-  optimizer = train.make_optimizer(config.train)
-  plan.show(config, optimizer, train.make_train_step(config, optimizer, ONE_DEVICE), **kwargs)
 
 
 def last_number(text, row):
@@ -206,13 +199,13 @@ def last_number(text, row):
     ({}, {'num_devices': 0}, r'--plan.devices=0 must be at least 1'),
     ({}, {'mfu': 40.0}, r'--plan.mfu=40.0 is a share'),
     ({}, {'num_devices': 3}, r'train.batch_size=16 must be a multiple of 3 devices'),
-    ({'model.dtype': 'bfloat16'}, {'device': 'v100'}, r'no bfloat16: use --config.model.dtype='),
+    ({'model.dtype': 'bfloat16'}, {'device': 'v100'}, r'no bfloat16: use --set model.dtype='),
   ],
 )
 def test_bad_plans_are_one_clear_line(changes, kwargs, says):
   config = load_config('digits', **TINY | changes)
   with pytest.raises(ValueError, match=says):
-    show(config, **{'device': 'h100', 'num_devices': 1, 'mfu': 0.4} | kwargs)
+    plan.show(config, **{'device': 'h100', 'num_devices': 1, 'mfu': 0.4} | kwargs)
 
 
 def test_devices_have_a_source_and_are_found_by_jaxs_names():

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.core import config as config_lib
+from cfg_jax import methods
 from cfg_jax.core import sharding
-from cfg_jax.core import state as train_state
-from cfg_jax.generate import draw as generate
-from cfg_jax.plan import devices, run_costs
+from cfg_jax.core.errors import UserError
+from cfg_jax.core.state import Mean
+from cfg_jax.methods import drawing
+from cfg_jax.methods.classifier_free import by_quarter
+from cfg_jax.plan import cost, devices
 from cfg_jax.train import log as train_log
 from cfg_jax.train import loop as train
-
-EMPTY = {'sums': np.zeros(4), 'counts': np.zeros(4)}
+from cfg_jax.train.profile import ProfileSignal
 
 
 def lines(workdir) -> list[dict]:
@@ -27,9 +28,10 @@ def lines(workdir) -> list[dict]:
 def test_quarters_of_lambda():
   lam = jnp.array([-2.0, -0.01, 0.0, 1.99, 2.0, 5.9, 6.0])  # of [−2, 6]: quarters begin at 0, 2, 4
   losses = 2.0 ** jnp.arange(7)
-  found = train_log.by_quarter(losses, lam, -2.0, 6.0)
-  np.testing.assert_array_equal(found['sums'], [1 + 2, 4 + 8, 16, 32 + 64])
-  np.testing.assert_array_equal(found['counts'], [2, 2, 1, 2])
+  found = by_quarter(losses, lam, -2.0, 6.0)
+  assert list(found) == [f'loss_quarter_{k}' for k in (1, 2, 3, 4)]
+  np.testing.assert_array_equal([m.total for m in found.values()], [1 + 2, 4 + 8, 16, 32 + 64])
+  np.testing.assert_array_equal([m.count for m in found.values()], [2, 2, 1, 2])
 
 
 def test_a_line_has_means_over_samples_shares_of_time_and_no_empty_quarter(tmp_path, monkeypatch):
@@ -41,8 +43,10 @@ def test_a_line_has_means_over_samples_shares_of_time_and_no_empty_quarter(tmp_p
     (2, 4.0, [5, 0, 6, 0], [3, 0, 1, 0]),
   ):
     assert log.wait_for(iter([step])) == step  # 1 to 1.5, and 2 to 3
-    quarters = {'sums': np.float32(sums), 'counts': np.int32(counts)}
-    log.add(step, {'loss': np.float32(loss), 'grad_norm': np.float32(1), 'quarters': quarters})
+    metrics = {'loss': Mean(np.float32(loss), 1), 'grad_norm': Mean(np.float32(1), 1)}
+    for k, (total, count) in enumerate(zip(sums, counts), start=1):
+      metrics[f'loss_quarter_{k}'] = Mean(np.float32(total), np.int32(count))
+    log.add(step, metrics)
   log.write(2)  # at 8
   log.close()
   assert lines(tmp_path) == [
@@ -69,40 +73,41 @@ def test_what_was_logged_beyond_the_step_is_dropped_with_torn_lines(tmp_path):
 @pytest.mark.parametrize('name', ['loss', 'grad_norm'])
 def test_what_is_not_finite_is_named(tmp_path, name):
   log = train_log.Log(tmp_path, 0, 1, None)
-  metrics = {'loss': 1.0, 'grad_norm': 1.0, 'quarters': EMPTY} | {name: np.float32('inf')}
-  with pytest.raises(FloatingPointError, match=f'{name} is inf at step 3'):
+  metrics = {'loss': Mean(1.0, 1), 'grad_norm': Mean(1.0, 1)} | {name: Mean(np.float32('inf'), 1)}
+  with pytest.raises(UserError, match=f'{name} is inf at step 3'):
     log.add(3, metrics)
 
 
 def test_the_peak_is_known_where_it_is_published(tiny, monkeypatch):
-  assert train_log.peak_images_per_s(tiny) is None
+  assert cost.peak_images_per_s(tiny) is None
   monkeypatch.setattr(devices, 'of_kind', lambda kind: devices.DEVICES['v100'])
-  flops = run_costs.image_flops(tiny).train.compiler
-  assert train_log.peak_images_per_s(tiny) == jax.device_count() * 15.7e12 / flops
+  flops = cost.image_flops(tiny).train.compiler
+  assert cost.peak_images_per_s(tiny) == jax.device_count() * 15.7e12 / flops
   tiny.model.remat = True  # what it repeats is not work
-  assert train_log.peak_images_per_s(tiny) == jax.device_count() * 15.7e12 / flops
+  assert cost.peak_images_per_s(tiny) == jax.device_count() * 15.7e12 / flops
   tiny.model.dtype = 'bfloat16'  # a V100 has none
-  assert train_log.peak_images_per_s(tiny) is None
+  assert cost.peak_images_per_s(tiny) is None
 
 
 def test_the_grid_has_classes_as_rows_and_w_as_columns_from_one_noise(tiny):
-  tiny.sample.w = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
+  tiny.sample.guidance.w = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
   mesh = sharding.data_mesh()
   random = np.random.default_rng(0)
-  params = jax.eval_shape(lambda: train_state.create_params(config_lib.network_of(tiny), 0))
+  params = jax.eval_shape(lambda: methods.make(tiny, mesh).init(0)).params
   params = jax.tree.map(lambda p: random.normal(0, 0.2, p.shape).astype(np.float32), params)
   grid = train_log.make_grid(tiny, mesh)(params)
   strengths, classes = [0.0, 1.0, 2.0, 4.0], [0, 1, 3, 4, 5, 6, 8, 9]
   assert grid.shape == (8 * 8, 4 * 8, 1) and grid.dtype == np.uint8
-  draw = generate.make_sampler(tiny, mesh)
+  draw = drawing.make_sampler(tiny, mesh)
   for column, w in enumerate(strengths):
-    alone = draw(params, np.arange(8), np.array(classes), np.full(8, w, np.float32))
+    knobs = {'w': np.full(8, w, np.float32)}
+    alone = draw(params, np.arange(8), np.array(classes), knobs)
     for row in range(8):
       cell = grid[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
       assert np.median(np.abs(cell.astype(int) - np.asarray(alone[row]))) <= 1
   cells = grid.reshape(8, 8, 4, 8).swapaxes(1, 2).reshape(32, -1)
   assert len(np.unique(cells, axis=0)) == 32
-  tiny.train.p_uncond = 0.0  # ∅ was never trained
+  tiny.method.p_uncond = 0.0  # ∅ was never trained
   assert train_log.make_grid(tiny, mesh)(params).shape == (8 * 8, 8, 1)
 
 
@@ -120,7 +125,7 @@ def test_the_signal_has_ten_steps_traced(tmp_path):
   step = jax.jit(lambda x: x + 1)
   x, traced = jnp.zeros(3), []
   before = signal.getsignal(signal.SIGUSR1)
-  with train_log.ProfileSignal(tmp_path) as profile:
+  with ProfileSignal(tmp_path) as profile:
     for i in range(20):
       if i == 4:
         signal.raise_signal(signal.SIGUSR1)

@@ -12,10 +12,18 @@ import numpy as np
 import optax
 import pytest
 
+from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
+from cfg_jax.core import sharding, update
 from cfg_jax.core import state as train_state
 from cfg_jax.core.checkpoint import Checkpoints
+from cfg_jax.core.errors import UserError
+from cfg_jax.core.state import Mean
+from cfg_jax.data import prepared
+from cfg_jax.data.batches import Batch
+from cfg_jax.equations import conditioning
+from cfg_jax.methods import classifier_free
+from cfg_jax.nets import unet
 from cfg_jax.train import loop as train
 from tests.conftest import command, load_config, run, tiny_flags
 
@@ -24,12 +32,9 @@ DROPOUT = {'model.dropout': 0.1}  # so that the test sees dropout's keys too
 
 def restored(workdir) -> tuple[train_state.TrainState, dict]:
   """The state and the record of a run's newest checkpoint."""
-  config = config_lib.of_run(workdir)
-  optimizer = train.make_optimizer(config.train)
-  abstract = jax.eval_shape(
-    lambda: train_state.create(config_lib.network_of(config), optimizer, config.seed)
-  )
-  everywhere = sharding.replicated(sharding.data_mesh())
+  config, mesh = config_lib.of_run(workdir), sharding.data_mesh()
+  abstract = jax.eval_shape(lambda: methods.make(config, mesh).init(config.seed))
+  everywhere = sharding.replicated(mesh)
   return Checkpoints(workdir).restore(sharding.abstract(abstract, everywhere))
 
 
@@ -146,21 +151,24 @@ def test_microbatches_move_no_sample_and_the_optimizers_state_is_shared_out():
     assert held['opt_state'] - planned["Adam's two moments"] == 2 * 4
 
 
-def test_microbatches_have_the_whole_batchs_loss_and_gradient(tiny):
+def test_microbatches_have_the_whole_batchs_loss_and_gradient(tiny, monkeypatch):
   """To rounding; the same λ, ε, labels and dropped units, or it would be far from that."""
   tiny.model.dropout = 0.1
   keep = optax.GradientTransformation(  # its state is the gradient
     lambda params: params, lambda grads, state, params: (jax.tree.map(jnp.zeros_like, grads), grads)
   )
+  monkeypatch.setattr(classifier_free, 'make_optimizer', lambda train: keep)
   random = np.random.default_rng(0)
-  params = jax.eval_shape(lambda: train_state.create_params(config_lib.network_of(tiny), 0))
+  mesh = sharding.data_mesh()
+  params = jax.eval_shape(lambda: methods.make(tiny, mesh).init(0)).params
   params = jax.tree.map(lambda p: random.normal(0, 0.2, p.shape).astype(np.float32), params)
-  batch = {'x': random.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32), 'c': np.arange(16) % 10}
+  x = random.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32)
+  batch = Batch(x, conditioning.given(jnp.arange(16) % 10))
 
   def step(microbatches):
     tiny.train.microbatches = microbatches
     state = train_state.TrainState(np.int32(3), params, params, params)
-    state, metrics = jax.jit(train.make_train_step(tiny, keep, sharding.data_mesh()))(state, batch)
+    state, metrics = jax.jit(methods.make(tiny, mesh).step)(state, batch)
     return jax.device_get((state.opt_state, metrics))
 
   (whole, expected), (grads, metrics) = step(1), step(4)
@@ -177,7 +185,7 @@ def test_microbatches_keep_the_order_of_the_losses():
   draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, 1000).astype(float))
   gradient = lambda params, noisy, keys: (noisy.sum(), noisy + 1000 * draw(keys))  # noqa: E731
   keys = jax.random.split(jax.random.key(0), 12)
-  grads, losses = train.in_microbatches(gradient, 3)(jnp.float32(0), jnp.arange(12.0), keys)
+  grads, losses = update.in_microbatches(gradient, 3)(jnp.float32(0), jnp.arange(12.0), keys)
   np.testing.assert_array_equal(losses, np.arange(12) + 1000 * draw(keys))
   assert grads == np.arange(12).sum() / 3
 
@@ -188,19 +196,20 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_saves_nothing(
 ):
   """Also at a step that is saved and not logged."""
   tiny.train.log_every = log_every
-  make = train.make_train_step
+  make = methods.make
 
   def poisoned(*args):
-    step = make(*args)
+    method = make(*args)
 
-    def poisoned_step(state, batch):
-      state, metrics = step(state, batch)
-      return state, metrics | {'loss': jnp.where(state.step == bad, jnp.nan, metrics['loss'])}
+    def step(state, batch):
+      state, metrics = method.step(state, batch)
+      loss = jnp.where(state.step == bad, jnp.nan, metrics['loss'].total)
+      return state, metrics | {'loss': Mean(loss, 1)}
 
-    return poisoned_step
+    return method._replace(step=step)
 
-  monkeypatch.setattr(train, 'make_train_step', poisoned)
-  with pytest.raises(FloatingPointError, match=f'loss is nan at step {bad}'):
+  monkeypatch.setattr(methods, 'make', poisoned)
+  with pytest.raises(UserError, match=f'loss is nan at step {bad}'):
     train.train(tiny, tmp_path)
   assert Checkpoints(tmp_path).steps() == [4]
   assert [line['step'] for line in logged(tmp_path)] == logs
@@ -209,11 +218,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_saves_nothing(
 def test_ema_and_warm_up(tiny):
   """ema_k = d ema_{k−1} + (1−d) params_k, and Adam's first steps have the warm-up's length."""
   config = tiny
-  optimizer = train.make_optimizer(config.train)
-  network = config_lib.network_of(config)
-  state = train_state.create(network, optimizer, config.seed)
-  step = jax.jit(train.make_train_step(config, optimizer, sharding.data_mesh()))
-  batch = {'x': jnp.zeros((16, 8, 8, 1)), 'c': jnp.zeros(16, jnp.int32)}
+  method = methods.make(config, sharding.data_mesh())
+  state, step = method.init(config.seed), jax.jit(method.step)
+  batch = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.zeros(16, jnp.int32)))
   ema, d = state.params, config.train.ema_decay
   for k in range(1, 4):
     before = state.params
@@ -233,7 +240,7 @@ def test_the_optimizer_is_adam_with_a_warm_up_on_clipped_gradients(tiny):
   """Kingma & Ba's algorithm 1 in float64, on gradients of norm at most train.grad_clip."""
   changes = {'adam_b1': 0.8, 'adam_b2': 0.95, 'grad_clip': 2.0, 'learning_rate': 0.1}
   tiny.train.update(changes | {'warmup_steps': 3})
-  optimizer = train.make_optimizer(tiny.train)
+  optimizer = update.make_optimizer(tiny.train)
   random = np.random.default_rng(0)
   x = {'a': jnp.zeros(3), 'b': jnp.zeros((2, 2))}
   state = optimizer.init(x)
@@ -258,20 +265,22 @@ def test_each_step_draws_anew_and_drops_out_where_asked(tiny, monkeypatch, dropo
   """With a network that puts out what its key draws, or else nothing."""
   tiny.model.dropout = dropout
 
-  def apply(params, z, lam, c, keys=None):
+  def apply(params, z, lam, cond, keys=None):
     draw = jax.vmap(lambda key: 100 * jax.random.normal(key, z.shape[1:]))
     return params + (jnp.zeros_like(z) if keys is None else draw(keys))
 
-  monkeypatch.setattr(train_state, 'apply_fn', lambda network: apply)
-  optimizer, zero = optax.sgd(0.0), jnp.float32(0)
-  step = jax.jit(train.make_train_step(tiny, optimizer, sharding.data_mesh()))
-  batch = {'x': jnp.zeros((16, 8, 8, 1)), 'c': jnp.zeros(16, jnp.int32)}
+  monkeypatch.setattr(unet, 'apply_fn', lambda network: apply)
+  zero = {'network': jnp.float32(0)}
+  method = methods.make(tiny, sharding.data_mesh())
+  opt_state = {'network': update.make_optimizer(tiny.train).init(zero['network'])}
+  step = jax.jit(method.step)
+  batch = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.zeros(16, jnp.int32)))
   losses = []
   for k in (3, 4, 3):
-    state = train_state.TrainState(jnp.int32(k), zero, zero, optimizer.init(zero))
+    state = train_state.TrainState(jnp.int32(k), zero, zero, opt_state)
     state, metrics = step(state, batch)
     assert state.step == k + 1
-    losses.append(float(metrics['loss']))
+    losses.append(float(metrics['loss'].total))
   assert losses[0] == losses[2] != losses[1]
   assert losses[0] == pytest.approx(1e4 if dropout else 1, rel=0.2)  # mean of ε², and of the key's
 
@@ -305,17 +314,17 @@ def test_training_learns(data_dir, tmp_path):
 def test_a_changed_config_is_refused_as_a_diff(tiny, tmp_path):
   config_lib.record(tiny, tmp_path)
   changed = tiny.copy_and_resolve_references()
-  changed.train.p_uncond, changed.train.num_steps = 0.5, 99
-  with pytest.raises(ValueError, match=r'train.p_uncond: 0.1 → 0.5') as error:
+  changed.method.p_uncond, changed.train.num_steps = 0.5, 99
+  with pytest.raises(ValueError, match=r'method.p_uncond: 0.1 → 0.5') as error:
     train.train(changed, tmp_path)
   assert 'num_steps' not in str(error.value)  # a run may be made longer
-  assert json.loads((tmp_path / 'config.json').read_text())['config']['train']['p_uncond'] == 0.1
+  assert json.loads((tmp_path / 'config.json').read_text())['config']['method']['p_uncond'] == 0.1
 
 
 def test_other_data_is_refused(tiny, tmp_path, monkeypatch):
   tiny.train.num_steps = 4
   train.train(tiny, tmp_path)
-  monkeypatch.setattr(train.datasets, 'fingerprint', lambda source: 'other')
+  monkeypatch.setattr(prepared, 'fingerprint', lambda source: 'other')
   tiny.train.num_steps = 8
   with pytest.raises(ValueError, match='fingerprint other'):
     train.train(tiny, tmp_path)

@@ -60,8 +60,10 @@ def guide(pair: Pair, rule: Callable, **knobs: Any) -> Callable:
   no sample needs the second prediction it is not computed: if w is traced that choice is made while
   the program runs, so that one compiled program serves every w.
   """
-  alone = rules.unguided(knobs)
-  alone = jnp.all(alone) if isinstance(alone, jax.core.Tracer) else bool(np.all(alone))
+  if any(isinstance(x, jax.core.Tracer) for x in knobs.values()):
+    alone = jnp.all(rules.unguided(knobs))
+  else:
+    alone = bool(np.all(rules.unguided({name: np.asarray(x) for name, x in knobs.items()})))
 
   def model(z: jax.Array, lam: jax.Array, memory: Memory) -> tuple[Prediction, Memory]:
     towards, away = pair(z, lam, alone)
