@@ -15,6 +15,7 @@ import pytest
 from absl import flags
 
 from cfg_jax.core import command as commands
+from cfg_jax.data.prepare import __main__ as prepare
 from cfg_jax.data.prepare import imagenet, sources
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor
 
@@ -111,6 +112,9 @@ def interrupted() -> type[DigitsExtractor]:
   return Interrupted
 
 
+WITH_WORDS = (prepare,)  # commands that take more than flags
+
+
 @pytest.fixture
 def call(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
   """`call(module, *argv)` is `run` of a command without a process: a second instead of ten."""
@@ -126,7 +130,7 @@ def call(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
     monkeypatch.setattr(sys, 'argv', [module.__name__, *map(str, argv)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-      commands.run(module.main, words=getattr(module, 'WORDS', ''))
+      commands.run(module.main, words=module in WITH_WORDS)
     return subprocess.CompletedProcess(argv, end.value.code or 0, *capsys.readouterr())
 
   yield called

@@ -19,11 +19,10 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
 
 
-def run(main: Callable[[list[str]], None], words: str = '') -> None:
+def run(main: Callable[[list[str]], None], words: bool = False) -> None:
   """Parses the flags and calls main(argv); a UserError becomes its text and exit code 2.
 
-  words: what argv may hold beside flags, in words; by default nothing, and what is left over is an
-  error.
+  words: whether argv may hold words beside flags; by default they are an error.
   """
 
   def checked(argv: list[str]) -> None:

@@ -174,9 +174,10 @@ def test_the_command_ends_in_one_line_and_code_2_and_keeps_what_is_prepared(
 def test_kill_9_costs_only_the_shards_at_work(tmp_path, monkeypatch):
   source = write_folder(tmp_path / 'in', {f'{i % 2}/{i:03}.jpg': jpeg(i % 20) for i in range(600)})
   command = (
-    'from cfg_jax import cli; from cfg_jax.datasets import prepare, sources; '
+    'from cfg_jax.core import command; '
+    'from cfg_jax.data.prepare import __main__ as prepare, sources; '
     'sources.SHARD_BYTES = 1; sources.MAX_SHARDS = 150; prepare.define_flags(); '
-    'cli.run(prepare.main)'
+    'command.run(prepare.main, words=True)'
   )
   args = ['pets', '--size=48', f'--source={source}', f'--data_dir={tmp_path / "killed"}']
   command = [sys.executable, '-c', command, *args, '--workers=2']

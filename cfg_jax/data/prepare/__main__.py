@@ -25,7 +25,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cfg_jax.core import command as cli
+from cfg_jax.core import command
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry as datasets
 from cfg_jax.data.prepare import classics, imagenet, sources, writing
@@ -104,4 +104,4 @@ def define_flags() -> None:
 
 if __name__ == '__main__':
   define_flags()
-  cli.run(main)
+  command.run(main, words=True)
