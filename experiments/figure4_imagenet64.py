@@ -6,7 +6,8 @@ Table 1's sweep at 41 values of w; in its work directory the models, and the sam
 own w, are there already. Ends with figure4.png, the paper's values beside ours.
 """
 
+from cfg_jax.papers import cfg
 from cfg_jax.sweep import __main__ as sweep
 
 if __name__ == '__main__':
-  sweep.run_papers('imagenet64', 'train.p_uncond=0.1,0.2,0.5', sweep.EVERY_W, figure='figure4.png')
+  sweep.run_paper(cfg.PAPER, 'figure4')

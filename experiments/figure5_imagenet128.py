@@ -6,9 +6,8 @@ Table 2's sweep at 41 values of w; in its work directory the model, and the samp
 own w, are there already. Ends with figure5.png, the paper's values beside ours.
 """
 
+from cfg_jax.papers import cfg
 from cfg_jax.sweep import __main__ as sweep
 
 if __name__ == '__main__':
-  sweep.run_papers(
-    'imagenet128', 'sample.num_steps=128,256,1024', sweep.EVERY_W, figure='figure5.png'
-  )
+  sweep.run_paper(cfg.PAPER, 'figure5')

@@ -7,7 +7,8 @@ A sweep (see `cfg_jax.sweep`, whose flags it takes) over configs/imagenet64.py, 
 cost first. The report has the table beside the paper's.
 """
 
+from cfg_jax.papers import cfg
 from cfg_jax.sweep import __main__ as sweep
 
 if __name__ == '__main__':
-  sweep.run_papers('imagenet64', 'train.p_uncond=0.1,0.2,0.5')
+  sweep.run_paper(cfg.PAPER, 'table1')

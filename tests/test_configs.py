@@ -6,7 +6,7 @@ import pytest
 from cfg_jax.core import config as config_lib
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.nets import unet
-from cfg_jax.papers import tables as paper
+from cfg_jax.papers.cfg import tables as paper
 from tests.conftest import ROOT, load_config
 
 NUM_PARAMETERS = {
@@ -98,11 +98,10 @@ def test_the_papers_numbers(name):
   assert {field: config[field] for field in PAPER[name]} == PAPER[name]
   for curve in paper.curves(name):
     assert config['sample.guidance.w'] == curve.w
-  columns = {curve.field: [] for curve in paper.curves(name)}
+  columns = {curve.table.field: [] for curve in paper.curves(name)}
   for curve in paper.curves(name):
-    columns[curve.field].append(curve.value)
-  value = {'p_uncond': config['method.p_uncond'], 'T': config['sample.sampler.num_steps']}
-  assert all(value[field] in columns[field] for field in columns)
+    columns[curve.table.field].append(curve.value)
+  assert all(config[field] in columns[field] for field in columns)
 
 
 def test_a_config_that_starts_from_another_leaves_it_as_it_was():

@@ -7,10 +7,49 @@ of torch-fidelity, whose default seed 2020 is ours: the same features give both 
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 _BLOCK_ROWS = 1024  # distances are computed in blocks: 50 000 × 50 000 of them would be 20 GB
+
+
+class Metric(NamedTuple):
+  """What a number among the metrics of a line of evals.jsonl is.
+
+  better: which values are, 'lower' or 'higher'. spread: the entry that holds its standard
+  deviation. aliases: other names it has; {extractor} stands for the extractor of the line.
+  """
+
+  name: str
+  better: str
+  spread: str | None = None
+  aliases: tuple[str, ...] = ()
+
+
+# Every metric, in the order in which tables show them. The Fréchet distance is called FID-50k where
+# it is of 50 000 samples by the public Inception, FID where it is of another number of them.
+METRICS = (
+  Metric('FD', 'lower', aliases=('FD-{extractor}', 'FID', 'FID-50k')),
+  Metric('IS', 'higher', spread='IS_std'),
+  Metric('KID', 'lower', spread='KID_std'),
+  Metric('accuracy', 'higher'),
+  Metric('coverage', 'higher'),
+  Metric('density', 'higher'),
+  Metric('precision', 'higher'),
+  Metric('recall', 'higher'),
+  Metric('sFD', 'lower', aliases=('sFD-{extractor}', 'sFID')),
+)
+SPREADS = frozenset(m.spread for m in METRICS if m.spread)
+
+
+def by_name(extractor: str) -> dict[str, Metric]:
+  """Every name that a metric of this extractor's features may have → the metric, in order."""
+  return {
+    name.format(extractor=extractor): metric
+    for metric in METRICS
+    for name in (metric.name, *metric.aliases)
+  }
 
 
 def frechet_distance(

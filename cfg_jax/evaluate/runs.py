@@ -12,6 +12,7 @@ from cfg_jax.evaluate import features
 from cfg_jax.evaluate import scoring as external
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.features import Extractor
+from cfg_jax.evaluate.metrics import SPREADS
 from cfg_jax.generate.store import SampleSet, sample_sets
 from cfg_jax.generate.upgrade import upgrade
 
@@ -59,7 +60,7 @@ def evaluate(
       line['metrics']['accuracy'] = float(np.mean(found.logits.argmax(axis=1) == labels))
     lines.append(line)
     files.write_text(path, files.json_lines(lines))
-    shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if not k.endswith('_std'))
+    shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
     print(f'evaluate {Path(workdir).name}: w={sample_set.w:g}: {shown}', flush=True)
   progress.done()
 

@@ -13,13 +13,12 @@ import ml_collections
 import numpy as np
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
+from cfg_jax.core import pictures, sharding
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
 from cfg_jax.generate.draw import load_params
 from cfg_jax.methods import drawing
 from cfg_jax.methods.owners import OWNERS
-from cfg_jax.report import figures
 
 
 class Model(NamedTuple):
@@ -67,7 +66,5 @@ def render(w: float, seed: int, model: Model, classes: Sequence[int] = range(10)
 
 def picture(rows: Sequence[np.ndarray], pixels: int = 64) -> bytes:
   """A PNG of rows of images, each (N, H, W, C) uint8, enlarged to about `pixels` a side."""
-  images = np.stack(rows)
-  scale = max(1, pixels // images.shape[2])
-  png, _ = figures.sheet(images.repeat(scale, axis=2).repeat(scale, axis=3))
-  return png
+  images = pictures.enlarge(np.stack(rows), pixels)
+  return pictures.png(pictures.tile(images, gap=max(1, images.shape[2] // 16)), optimize=True)

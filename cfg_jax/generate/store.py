@@ -81,7 +81,7 @@ class SampleSet:
     for file in _files(Path(workdir) / self.path):
       if done == n or int(file.stem.split('-')[0]) > done:
         return  # what comes after a gap is not image `done`
-      indices, labels, images = read_shard(file)
+      indices, labels, images = _load(file, 'indices', 'labels', 'images')
       take = (indices >= done) & (indices < n)
       done += int(take.sum())
       yield images[take], labels[take]
@@ -93,14 +93,41 @@ def sample_sets(sample: Any, step: int) -> list[SampleSet]:
   return [SampleSet(identity.settings_of(settings, step, w)) for w in sample.guidance.w]
 
 
-def read_shard(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(indices, labels, images) of a file that `SampleSet.write` wrote; UserError if it is damaged.
+def index(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+  """(indices, labels) of all images in the folder of a set, (N,) each, ascending, each once.
 
-  Arrays: int (n,), int32 (n,), uint8 (n, H, W, C).
+  Raises UserError where a file is damaged.
   """
+  found = [_load(file, 'indices', 'labels') for file in _files(folder)]
+  indices, labels = (np.concatenate([f[j] for f in found] or [[]]).astype(int) for j in (0, 1))
+  indices, first = np.unique(indices, return_index=True)
+  return indices, labels[first]
+
+
+def pick(folder: Path, indices: np.ndarray) -> np.ndarray:
+  """The images of some indices, (n, H, W, C) uint8, in their order. Opens only files they are in.
+
+  Raises UserError where one is missing, or a file is damaged or holds no such images.
+  """
+  images = {}
+  for file in _files(folder):
+    first, stop = map(int, file.stem.split('-'))
+    if any(first <= i < stop for i in indices):
+      there, pixels = _load(file, 'indices', 'images')
+      if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[-1] not in (1, 3):
+        raise UserError(f'{file} holds {pixels.dtype} {pixels.shape}, not uint8 (N, H, W, 1 or 3).')
+      images |= {int(i): image for i, image in zip(there, pixels) if i in indices}
+  missing = [int(i) for i in indices if int(i) not in images]
+  if missing:
+    raise UserError(f'{folder} has no sample {missing[0]}: generate it again.')
+  return np.stack([images[int(i)] for i in indices])
+
+
+def _load(file: Path, *names: str) -> tuple[np.ndarray, ...]:
+  """Arrays of a file that `SampleSet.write` wrote: int (n,), int32 (n,), uint8 (n, H, W, C)."""
   try:
     with np.load(file, allow_pickle=False) as arrays:
-      return arrays['indices'], arrays['labels'], arrays['images']
+      return tuple(arrays[name] for name in names)
   except _DAMAGE as error:
     raise UserError(f'{file} is damaged ({error}): remove it and generate it again.') from None
 

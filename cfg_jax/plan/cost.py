@@ -3,16 +3,18 @@
 All is counted on abstract parameters, without memory for any. A FLOP is half a multiply-add.
 """
 
+import copy
 import functools
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from cfg_jax import methods
+from cfg_jax import methods, papers
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
 from cfg_jax.core.errors import UserError
@@ -21,7 +23,6 @@ from cfg_jax.data.batches import Batch
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.guidance import rules
 from cfg_jax.nets import unet
-from cfg_jax.papers import tables as paper
 from cfg_jax.plan import devices, flops
 
 
@@ -128,24 +129,29 @@ def count_memory(
   return memory | {'the largest stage, recomputed': largest} if config.model.remat else memory
 
 
-def table_calls(config: ml_collections.ConfigDict) -> list[tuple[str, int]]:
-  """(what, network calls for an image) of each column of the paper's table of this data set.
+def columns(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
+  """The config of each column of the paper's table of this data set, by the column's name.
 
-  Where the paper has none, of what the config's own `sample` asks for. One call a step at w = 0,
-  two where guided.
+  Where the paper has none, the config itself.
   """
-  sample, own = config.sample, config.sample.sampler.num_steps
-  columns = [
-    (f'{c.table}, {c.field} = {c.value:g}', c.w, c.value if c.field == 'T' else own)
-    for c in paper.curves(config.data.name)
-  ] or [('sampling', sample.guidance.w, own)]
-  return [
-    (
-      f'{what}: {len(w)} w × {sample.num_samples:,} samples, T = {num_steps:g}',
-      sum(rules.calls({'w': x}) for x in w) * sample.num_samples * int(num_steps),
-    )
-    for what, w, num_steps in columns
-  ]
+  found = papers.DEFAULT.columns(config.data.name)
+  changed = {}
+  for column in found:
+    changed[column.name] = copy.deepcopy(config)
+    changed[column.name].update_from_flattened_dict(column.settings)
+  return changed or {'sampling': config}
+
+
+def sampling_calls(sample: ml_collections.ConfigDict) -> int:
+  """Network calls for an image that a config's section `sample` asks for."""
+  knobs = rules.knobs_of(sample.guidance)
+  calls = sum(rules.calls(knobs | {'w': w}) for w in sample.guidance.w)
+  return calls * sample.num_samples * sample.sampler.num_steps
+
+
+def num_models(configs: Iterable[ml_collections.ConfigDict]) -> int:
+  """How many models must be trained for configs: those that differ in `sample` alone share one."""
+  return len({json.dumps(c.to_dict() | {'sample': None}, sort_keys=True) for c in configs})
 
 
 def compiled_memory(config: ml_collections.ConfigDict, images: int) -> int:

@@ -15,7 +15,6 @@ from absl import flags
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate.owners import OWNERS
-from cfg_jax.papers import tables as paper
 from cfg_jax.plan import cost, devices
 
 
@@ -88,10 +87,13 @@ def _show_hours(config, flops, num_devices, flops_each):
   seconds = _short(train_hours * 3600 / train.num_steps)
   _row(f'training: {train.num_steps:,} steps of {seconds} s', _short(train_hours))
   hours = 0.0
-  for what, calls in cost.table_calls(config):
-    hours += (column := calls * flops.forward.compiler / rate)
-    _row(what, _short(column))
-  models = sum(c.field == 'p_uncond' for c in paper.curves(config.data.name)) or 1
+  columns = cost.columns(config)
+  for name, changed in columns.items():
+    sample = changed.sample
+    hours += (column := cost.sampling_calls(sample) * flops.forward.compiler / rate)
+    what = f'{len(sample.guidance.w)} w × {sample.num_samples:,} samples'
+    _row(f'{name}: {what}, T = {sample.sampler.num_steps}', _short(column))
+  models = cost.num_models(columns.values())
   hours += models * train_hours
   _row(f'all, with {models} trained model{"s" * (models > 1)}', _short(hours))
   _row('all, in hours of one device', _short(hours * num_devices))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
+from cfg_jax import papers
 from cfg_jax.core import command as cli
 from cfg_jax.report.page import write_report
 
@@ -15,7 +16,7 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   workdir = Path(flags.FLAGS.workdir)
-  write_report(workdir)
+  write_report(workdir, papers.DEFAULT.study)
   for path in (workdir / 'report.html', workdir / 'report.csv'):
     print(f'{path} ({path.stat().st_size / 1e6:.2f} MB)')
 

@@ -1,141 +1,56 @@
-"""evals.jsonl → report.html and report.csv: tables and curves beside the paper's.
+"""Cells → report.html and report.csv: findings, curves beside the paper's, samples, all numbers.
 
-Reads files only (no JAX) and takes a second or two; equal inputs give equal bytes.
+Reads files only and takes a second or two; equal inputs give equal bytes.
 """
 
 import csv
 import io
 import json
 import logging
-import os
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
-from cfg_jax.papers import tables as paper
-from cfg_jax.papers.findings import VERDICTS, beside_paper, findings
-from cfg_jax.report import cells as results
-from cfg_jax.report import figures
-from cfg_jax.report.cells import MEASURE, SAMPLER, Curve, Results, format_value
+from cfg_jax.core.files import write_text
+from cfg_jax.report import cells as cells_lib
+from cfg_jax.report import charts, pictures
+from cfg_jax.report.cells import Results, format_value
+from cfg_jax.report.curves import Curve, curves
+from cfg_jax.report.study import VERDICTS, Published, Study
 
 MAX_PIXEL_BYTES = 6 * 2**20  # of pictures in the page, before PNG compression
-COLUMNS = ('run', 'w', *(k for k in SAMPLER if k != 'run'), *MEASURE, 'samples')
 
 
-def _columns(cells: tuple[dict, ...]) -> tuple[list[str], list[str]]:
-  """Fields (known ones first, then other provenance) and metrics (distances, IS, then others)."""
-  extra = sorted({k for c in cells for k in c} - {*COLUMNS, 'metrics'})
-  known = {k for c in cells for k in c['metrics']}
-  metrics = sorted(known, key=lambda k: (not k.startswith(('FID', 'FD')), k[:2] != 'IS', k))
-  return [*COLUMNS, *extra], metrics
+def write_report(workdir: Path, study: Study) -> None:
+  """Writes `<workdir>/report.csv` and `<workdir>/report.html` from what is on disk.
+
+  Raises UserError where there is no evaluated cell; nothing is written then.
+  """
+  workdir = Path(workdir)
+  results = cells_lib.read(workdir, study.axis)
+  table, page = to_csv(results), to_html(results, study)
+  write_text(workdir / 'report.csv', table)
+  write_text(workdir / 'report.html', page)
+  for note in results.notes:
+    logging.getLogger('cfg_jax').warning(note)
 
 
-def to_csv(cells: tuple[dict, ...]) -> str:
-  """One row for each cell: run, w, the other settings, provenance, then the metrics."""
-  fields, metrics = _columns(cells)
+def to_csv(results: Results) -> str:
+  """One row for each cell: run, the axis, other settings, provenance, then the metrics."""
   out = io.StringIO()
   rows = csv.writer(out, lineterminator='\n')
-  rows.writerow([*fields, *metrics])
-  for c in cells:
-    values = [c.get(k) for k in fields] + [c['metrics'].get(k) for k in metrics]
+  rows.writerow([*results.fields.values(), *results.metrics])
+  for c in results.cells:
+    values = [c.get(k) for k in results.fields] + [c['metrics'].get(k) for k in results.metrics]
     rows.writerow(json.dumps(v) if isinstance(v, dict | list | bool) else v for v in values)
   return out.getvalue()
 
 
-def _with_spread(values: dict, key: str) -> str:
-  spread = format_value(values.get(f'{key}_std'))
-  return format_value(values.get(key)) + (f' ± {spread}' if spread else '')
-
-
-def _table(cells: tuple[dict, ...]) -> dict:
-  """The page's table: what varies as columns; provenance by row, and once where all rows agree."""
-  fields, metrics = _columns(cells)
-  shown = results.varying(cells, [k for k in SAMPLER + MEASURE if not k.endswith('sha256')])
-  runs = {(c['run'], format_value(c.get('p_uncond'))) for c in cells}
-  if 'p_uncond' in shown and len(runs) == len({p for _, p in runs}):
-    shown.remove('run')  # p_uncond says it
-  columns = [*shown, 'w', *(k for k in metrics if not k.endswith('_std'))]
-  apart = results.varying(cells, fields)
-  rows = []
-  for c in cells:
-    values = c | c['metrics']
-    texts = [_with_spread(values, k) for k in columns]
-    sort = [v if results.is_number(v := values.get(k)) else None for k in columns]
-    details = [(k, format_value(c.get(k))) for k in apart]
-    details += [(k, repr(v)) for k, v in c['metrics'].items()]
-    rows.append({'cells': list(zip(texts, sort)), 'details': details})
-  same = [(k, format_value(cells[0].get(k))) for k in fields if k not in apart]
-  return {'columns': columns, 'rows': rows, 'same': [(k, v) for k, v in same if v]}
-
-
-def _flat(config: object, prefix: str = '') -> list[tuple[str, str]]:
-  if not isinstance(config, dict):
-    return [(prefix, format_value(config))]
-  return [p for k, v in config.items() for p in _flat(v, f'{prefix}.{k}' if prefix else str(k))]
-
-
-def _configs(found: Results) -> list[dict]:
-  out = []
-  for run, folder in found.runs.items():
-    try:
-      text = (folder / 'config.json').read_text(encoding='utf-8')
-      out.append({'run': run, 'values': _flat(json.loads(text))})
-    except (OSError, ValueError):
-      continue  # a run evaluated elsewhere has none
-  return out
-
-
-def _dataset(settings: dict) -> str:
-  return format_value(settings.get('dataset')) or 'unnamed data'
-
-
-def _panels(curves: list[Curve]) -> list[dict]:
-  """Curves of one data set and one distance share axes, findings and the paper's table."""
-  groups: dict[tuple, list[Curve]] = {}
-  for c in curves:
-    groups.setdefault((_dataset(c.settings), c.distance), []).append(c)
-  panels, first = [], 0
-  for (dataset, distance), group in groups.items():
-    theirs = paper.curves(dataset)
-    charts = figures.charts(group, dataset, first)
-    tables = [{'name': c.name, 'rows': beside_paper(c, theirs)} for c in group]
-    panels.append(
-      {
-        'dataset': dataset,
-        'distance': distance,
-        'findings': findings(group),
-        'charts': charts,
-        'paper_table': theirs[0].table if theirs else None,
-        'paper_field': theirs[0].field if theirs else None,
-        'beside': [t for t in tables if t['rows']],
-      }
-    )
-    first += len(charts[0]['lines']) if charts else 0
-  return panels
-
-
-def _explorer(found: Results) -> tuple[list[dict], list[str], list[str]]:
-  """Sheets of pictures with their metrics, the settings to choose among them by, and notes."""
-  pictures, notes = results.pictures(found, MAX_PIXEL_BYTES)
-  sets = []
-  for p in pictures:
-    cells = {c['w']: c for c in found.cells if {k: c.get(k) for k in SAMPLER} == p.settings}
-    metrics = [
-      [(k, _with_spread(m, k)) for k in m if not k.endswith('_std')]
-      for m in (cells[w]['metrics'] for w in p.w)
-    ]
-    sets.append(figures.embed(p) | {'metrics': metrics})
-  settings = [p.settings for p in pictures]
-  choices = [k for k in results.varying(settings, SAMPLER) if k != 'run']
-  if len({tuple(str(s[k]) for k in choices) for s in settings}) < len(settings):
-    choices.insert(0, 'run')
-  return sets, choices, notes
-
-
-def to_html(found: Results) -> str:
+def to_html(results: Results, study: Study) -> str:
   """The self-contained page. Everything that comes from paths and files is escaped."""
-  curves = results.curves(found.cells)
-  sets, choices, notes = _explorer(found)
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('cfg_jax.report', '.'),
     autoescape=True,
@@ -144,46 +59,148 @@ def to_html(found: Results) -> str:
     lstrip_blocks=True,
   )
   environment.filters['keep'] = lambda text: text.replace(' = ', '\u00a0=\u00a0')  # on one line
-  table = _table(found.cells)
+  axis = results.fields[study.axis]
+  sets, choices, notes = _explorer(results, study.axis)
+  table = _table(results, study.axis)
   data = {
     'rows': [row['details'] for row in table['rows']],
     'same': table['same'],
     'sets': [{k: v for k, v in s.items() if k != 'sheets'} for s in sets],
+    'axis': axis,
   }
   return environment.get_template('page.html.j2').render(
-    datasets=sorted({_dataset(c) for c in found.cells}),
-    num_cells=len(found.cells),
-    num_runs=len(found.runs),
-    panels=_panels(curves),
+    css=_own('page.css'),
+    js=_own('page.js'),
+    palette=charts.PALETTE,
+    study=study,
+    title=study.title(sorted({_dataset(c) for c in results.cells})),
+    axis=axis,
+    num_cells=len(results.cells),
+    num_runs=len(results.runs),
+    panels=_panels(results, study),
     verdicts=VERDICTS,
     table=table,
     data=data,
-    configs=_configs(found),
-    notes=found.notes,
+    configs=_configs(results),
+    notes=results.notes,
     picture_notes=notes,
     sets=sets,
     choices=choices,
-    chart_size=(figures.WIDTH, figures.HEIGHT, figures.LEFT, figures.RIGHT, figures.BOTTOM),
   )
 
 
-def _write(path: Path, text: str) -> None:
-  """Whole or not at all: a reader never sees half a page."""
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
-  partial.write_text(text, encoding='utf-8', newline='')
-  partial.replace(path)
+def _own(file: str) -> Markup:
+  """A file of this package, to be written into the page as it is."""
+  return Markup(resources.files(__package__).joinpath(file).read_text(encoding='utf-8'))
 
 
-def write_report(workdir: Path) -> None:
-  """Writes `<workdir>/report.csv` and `<workdir>/report.html` from what is on disk.
+def _dataset(settings: dict) -> str:
+  return format_value(settings.get('dataset')) or 'unnamed data'
 
-  Raises:
-    ValueError: there is no evaluated cell; nothing is written then.
-  """
-  workdir = Path(workdir)
-  found = results.read(workdir)
-  table, page = to_csv(found.cells), to_html(found)
-  _write(workdir / 'report.csv', table)
-  _write(workdir / 'report.html', page)
-  for note in found.notes:
-    logging.getLogger('cfg_jax').warning(note)
+
+def _panels(results: Results, study: Study) -> list[dict]:
+  """Curves of one data set and one distance share axes, findings and what the paper prints."""
+  groups: dict[tuple, list[Curve]] = {}
+  for c in curves(results, study.axis):
+    groups.setdefault((_dataset(c.settings), c.distance), []).append(c)
+  panels, first, axis = [], 0, results.fields[study.axis]
+  for (dataset, distance), ours in groups.items():
+    published = study.beside(dataset, distance)
+    lines = charts.lines_of(ours, published, axis)
+    frames = charts.frames(distance, axis, study.scale)
+    drawn = [(frame.title, charts.svg(lines, frame, first)) for frame in frames]
+    panels.append(
+      {
+        'dataset': dataset,
+        'distance': distance,
+        'findings': study.findings(ours),
+        'charts': [(title, Markup(svg)) for title, svg in drawn if svg],
+        'legend': [(first + j, Markup(charts.key(x)), x.name) for j, x in enumerate(lines)],
+        'beside': beside(ours, published, results.fields),
+      }
+    )
+    first += len(lines)
+  return panels
+
+
+def beside(ours: Sequence[Curve], published: Sequence[Published], fields: dict) -> list[dict]:
+  """A table for each of our curves that has the settings of a column of the paper's, at equal x."""
+  tables = []
+  for c in ours:
+    for p in published:
+      if not p.settings or not p.settings.items() <= c.settings.items():
+        continue
+      names = [k for k in p.metrics if k in c.metrics]
+      rows = []
+      for i, x in enumerate(c.x):
+        if (x := round(x, 6)) in p.x:
+          pairs = [(c.metrics[k][i], p.metrics[k][p.x.index(x)]) for k in names]
+          rows.append((x, [v for mine, theirs in pairs for v in (mine, theirs, mine - theirs)]))
+      if rows:
+        column = ' and '.join(fields[k] for k in p.column)
+        tables.append(
+          {'table': p.table, 'column': column, 'name': c.name, 'metrics': names, 'rows': rows}
+        )
+  return tables
+
+
+def _explorer(results: Results, axis: str) -> tuple[list[dict], list[str], list[str]]:
+  """Sheets of pictures with their metrics, the settings to choose among them by, and notes."""
+  shown, notes = pictures.choose(results, axis, MAX_PIXEL_BYTES)
+  sets = []
+  for p in shown:
+    cells = {c[axis]: c for c in results.cells if pictures.settings_of(c, axis) == p.settings}
+    metrics = [
+      [(k, results.text(c, k)) for k in results.told if k in c['metrics']]
+      for c in (cells[x] for x in p.x)
+    ]
+    sets.append(pictures.embed(p, results.fields) | {'metrics': metrics})
+  settings = [s['settings'] for s in sets]
+  varying = cells_lib.varying(settings, [k for k in results.fields.values() if k != 'run'])
+  if len({tuple(s.get(k) for k in varying) for s in settings}) < len(settings):
+    varying.insert(0, 'run')
+  return sets, varying, notes
+
+
+def _table(results: Results, axis: str) -> dict:
+  """The page's table: what varies as columns; provenance by row, and once where all rows agree."""
+  fields, cells = results.fields, results.cells
+  shown = [k for k in fields if k not in (axis, 'samples') and not k.endswith('sha256')]
+  shown = cells_lib.varying(cells, shown)
+  trained = [k for k in shown if k.startswith('method.') or k == 'seed']
+  if trained and _tell_runs_apart(cells, trained):
+    shown.remove('run')
+  metrics = results.told
+  columns = [(fields[k], '') for k in (*shown, axis)]
+  columns += [(k, f'{m.better} is better' if (m := results.metrics[k]) else '') for k in metrics]
+  apart = cells_lib.varying(cells, fields)
+  rows = []
+  for c in cells:
+    values = [c.get(k) for k in (*shown, axis)] + [c['metrics'].get(k) for k in metrics]
+    texts = [format_value(c.get(k)) for k in (*shown, axis)]
+    texts += [results.text(c, k) for k in metrics]
+    sort = [v if cells_lib.is_number(v) else None for v in values]
+    details = [(fields[k], format_value(c.get(k))) for k in apart]
+    details += [(k, repr(v)) for k, v in c['metrics'].items()]
+    rows.append({'cells': list(zip(texts, sort)), 'details': details})
+  same = [(fields[k], format_value(cells[0].get(k))) for k in fields if k not in apart]
+  return {'columns': columns, 'rows': rows, 'same': [(k, v) for k, v in same if v]}
+
+
+def _tell_runs_apart(cells: Sequence[dict], fields: Sequence[str]) -> bool:
+  """True if no two runs have the same values of these fields."""
+  values = {(c['run'], *(format_value(c.get(k)) for k in fields)) for c in cells}
+  return len(values) == len({v[1:] for v in values})
+
+
+def _configs(results: Results) -> list[dict]:
+  """Every setting of every run that has a config."""
+  out = []
+  for run, folder in results.runs.items():
+    try:
+      config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+      continue  # a run evaluated elsewhere has none
+    values = [(k, format_value(v)) for k, v in cells_lib.flat(config).items()]
+    out.append({'run': run, 'values': values})
+  return out

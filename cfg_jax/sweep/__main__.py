@@ -17,6 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from cfg_jax import papers
 from cfg_jax.core import command as cli
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
@@ -27,9 +28,6 @@ from cfg_jax.sweep import grid, jobs
 from cfg_jax.sweep import queue as launch
 from cfg_jax.sweep import status as board
 
-GRID = ('train.p_uncond=0.1,0.2,0.5',)  # Table 1
-EVERY_W = 'sample.w=' + ','.join(f'{i / 10:g}' for i in range(41))  # Section 4
-
 # Of sbatch, by submitit's names. A job whose time is up goes on in another.
 SLURM = ml_collections.ConfigDict({'nodes': 1, 'tasks_per_node': 1, 'timeout_min': 24 * 60})
 for _name, _type in {
@@ -39,7 +37,7 @@ for _name, _type in {
   SLURM[_name] = ml_collections.config_dict.placeholder(_type)
 
 
-def define_flags(config: str | None = None, axes: Sequence[str] = GRID) -> None:
+def define_flags(config: str | None = None, axes: Sequence[str] = papers.DEFAULT.grid) -> None:
   """Every flag; config, of configs/, and axes are what --config and --grid are by default."""
   file = str(launch.ROOT / 'configs' / f'{config}.py') if config else None
   config_flags.DEFINE_config_file('config', file, 'Config file.', lock_config=True)
@@ -148,19 +146,17 @@ def sweep(shows_cost: bool = False) -> Path:
   return workdir
 
 
-def run_papers(config: str, *axes: str, figure: str | None = None) -> None:
-  """The command of a table or figure of the paper: a sweep that says its cost first.
-
-  config: of configs/; figure: the PNG that the frontier is drawn in, in the work directory.
-  """
+def run_paper(paper: papers.Paper, name: str) -> None:
+  """The command of a table or figure of a paper: its sweep, which says its cost first."""
+  asked = paper.sweeps[name]
 
   def main(argv: list[str]) -> None:
     del argv
     workdir = sweep(shows_cost=True)
-    if figure:
-      figures.write_frontier(workdir, workdir / figure)
+    if asked.figure:
+      figures.write_frontier(workdir, workdir / asked.figure, paper.study)
 
-  define_flags(config, axes)
+  define_flags(asked.config, asked.grid)
   cli.run(main)
 
 

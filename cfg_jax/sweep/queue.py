@@ -22,6 +22,7 @@ from pathlib import Path
 
 import submitit
 
+from cfg_jax import papers
 from cfg_jax.core.errors import UserError
 from cfg_jax.report import page as report
 from cfg_jax.sweep import jobs
@@ -249,7 +250,7 @@ def launch(workdir: Path, runs: list[Run], cluster: Here | Slurm) -> list[str]:
     shown.show([(run.name, looks[run.name], _state(run, looks, todo, live, tried)) for run in runs])
     done = sum(look.done for look in looks.values()) if live else math.inf
     if done != reported and any(look.cells for look in looks.values()):
-      report.write_report(workdir)
+      report.write_report(workdir, papers.DEFAULT.study)
       reported = done
     if not live:
       return [job.name for job in todo]

@@ -2,21 +2,22 @@
 
 import numpy as np
 
-from cfg_jax.papers import findings
-from cfg_jax.papers import tables as paper
-from cfg_jax.report.cells import Curve
+from cfg_jax.papers.cfg import findings
+from cfg_jax.papers.cfg import tables as paper
+from cfg_jax.report.curves import Curve
 
 
 def curve(w, fd, score, name='curve', p_uncond=0.1, distance='FID', **settings):
-  """A curve as `results.curves` makes it."""
-  cells = tuple({'w': x, 'metrics': {'IS_std': 0.0}} for x in w)
-  settings = {'run': name, 'p_uncond': p_uncond} | settings
-  return Curve(name, settings, distance, cells, *(np.array(a, float) for a in (w, fd, score)))
+  """A curve as `curves` makes it."""
+  metrics = {distance: fd, 'IS': score, 'IS_std': np.zeros(len(w))}
+  settings = {'run': name, 'method.p_uncond': p_uncond} | settings
+  metrics = {k: np.array(v, float) for k, v in metrics.items()}
+  return Curve(name, settings, distance, np.array(w, float), metrics)
 
 
 def of_paper(dataset):
   return [
-    curve(p.w, p.fid, p.inception_score, f'{p.field} = {p.value:g}', **{p.field: p.value})
+    curve(p.w, p.fid, p.inception_score, f'{p.value:g}', **{p.table.field: p.value})
     for p in paper.curves(dataset)
   ]
 
@@ -25,11 +26,12 @@ def test_the_paper_has_its_own_findings():
   table1, table2 = of_paper('imagenet64'), of_paper('imagenet128')
   assert [f.verdict for f in findings.findings(table1)] == ['yes', 'yes', 'yes']
   assert [f.verdict for f in findings.findings(table2)] == ['yes', 'yes', 'untested']
-  assert [c.w[np.argmin(c.fd)] for c in table1 + table2] == [0.1, 0.1, 0.1, 0.4, 0.3, 0.3]
+  best = [c.x[np.argmin(c.values('FID'))] for c in table1 + table2]
+  assert best == [0.1, 0.1, 0.1, 0.4, 0.3, 0.3]
   # At equal w ≥ 0.3, p_uncond = 0.5 has the lower FID: only frontiers show it worse.
   low, _, high = table1
-  assert (high.fd[3:] < low.fd[3:]).all()
-  compared = findings.compare((high.fd, high.inception_score), (low.fd, low.inception_score))
+  assert (high.values('FID')[3:] < low.values('FID')[3:]).all()
+  compared = findings.compare(*([c.values(k) for k in ('FID', 'IS')] for c in (high, low)))
   assert compared.worse == 1 and compared.mean_difference > 0
 
 

@@ -14,6 +14,7 @@ from cfg_jax.data.batches import Batch
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.methods import drawing
 from cfg_jax.nets import unet
+from cfg_jax.papers.cfg.tables import TABLES
 from cfg_jax.plan import cost, devices
 from cfg_jax.plan import flops as costs
 from cfg_jax.plan import show as plan
@@ -119,16 +120,23 @@ def test_the_whole_step_and_the_whole_sampler_do_what_the_plan_counts(tiny):
   assert products(found) == 8 * tiny.sample.sampler.num_steps * 2 * products(flops.forward)
 
 
+def table_calls(config):
+  return [cost.sampling_calls(c.sample) for c in cost.columns(config).values()]
+
+
 def test_the_papers_tables_in_network_calls():
   once_and_guided = 1 + 2 * 13  # w = 0 and thirteen others
-  table1 = cost.table_calls(load_config('imagenet64'))
-  assert [calls for _, calls in table1] == 3 * [50_000 * 256 * once_and_guided]
-  table2 = cost.table_calls(load_config('imagenet128'))
-  assert [calls for _, calls in table2] == [50_000 * t * once_and_guided for t in (128, 256, 1024)]
-  digits = load_config('digits')
-  assert [calls for _, calls in cost.table_calls(digits)] == [
-    1000 * digits.sample.sampler.num_steps * 13
+  assert table_calls(load_config('imagenet64')) == 3 * [50_000 * 256 * once_and_guided]
+  assert table_calls(load_config('imagenet128')) == [
+    50_000 * t * once_and_guided for t in (128, 256, 1024)
   ]
+  digits = load_config('digits')
+  assert table_calls(digits) == [1000 * digits.sample.sampler.num_steps * 13]
+
+
+def test_models_are_what_differs_in_more_than_sampling():
+  models = [cost.num_models(cost.columns(load_config(name)).values()) for name in TABLES]
+  assert models == [3, 1]
 
 
 def test_memory_is_that_of_the_state_and_grows_with_the_images(tiny):

@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 import numpy as np
 from sklearn.datasets import load_digits
 
+from cfg_jax import papers
 from cfg_jax.report import page as report
 
+STUDY = papers.DEFAULT.study
 W = (0.0, 0.1, 0.3, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -17,7 +19,8 @@ def write_run(
   p_uncond,
   *,
   ws=W,
-  T=32,
+  num_steps=32,
+  v=0.3,
   n=100,
   dataset='digits',
   metrics=None,
@@ -25,10 +28,13 @@ def write_run(
   images=None,
   extra=None,
 ):
-  """A run as `evaluate` and `generate` leave it: plausible numbers, digits that sharpen with w."""
+  """A run as `evaluate` and `generate` leave it: plausible numbers, digits that sharpen with w.
+
+  extra: what a line has beside or instead.
+  """
   folder = workdir / run
   folder.mkdir(parents=True, exist_ok=True)
-  config = {'train': {'p_uncond': p_uncond}, 'versions': {'jax': '0.10.2'}}
+  config = {'method': {'p_uncond': p_uncond}, 'versions': {'jax': '0.10.2'}}
   (folder / 'config.json').write_text(json.dumps(config))
   if images is None:
     digits = load_digits()
@@ -39,24 +45,33 @@ def write_run(
   noise = np.random.default_rng(0).normal(size=images.shape)
   lines = []
   for w in ws:
-    samples = f'samples/step=1500,ema/T={T},v=0.3,seed=0,labels=balanced/w={w:g}'
+    samples = f'samples/step=1500,ema,ddpm,T={num_steps}/w={w:g}'
     out = folder / samples
     out.mkdir(parents=True, exist_ok=True)
     pixels = np.clip(images + noise * 0.3 / (1 + 2 * w), 0, 1)
-    for k, part in enumerate(np.array_split(np.arange(n), 2)):
+    for part in np.array_split(np.arange(n), 2):
       np.savez(
-        out / f'{k:05d}.npz',
+        out / f'{part[0]:08d}-{part[-1] + 1:08d}.npz',
         images=np.round(pixels[part] * 255).astype(np.uint8),
         labels=(part % 10).astype(np.int32),
         indices=part.astype(np.int64),
       )
     fd = 12 + 4 * p_uncond + 30 * (w - 0.5) ** 2 / (1 + w)
     scores = {distance: fd, 'IS': 10 - (0.5 + p_uncond) * np.exp(-2 * w), 'IS_std': 0.01}
+    sampler = {'name': 'ddpm', 'grid': 'paper', 'num_steps': num_steps, 'v': v, 'clip_x': True}
+    guidance = {'pair': 'null', 'rule': 'classifier_free', 'w': w}
     cell = {
-      **{'run': run, 'p_uncond': p_uncond, 'step': 1500, 'ema': True, 'w': w, 'v': 0.3, 'T': T},
-      **{'clip_x': True, 'seed': 0, 'labels': 'balanced', 'n': n, 'samples': samples},
-      **{'dataset': dataset, 'extractor': 'digits', 'extractor_sha256': 'ab' * 32},
+      **{'version': 2, 'run': run, 'dataset': dataset, 'seed': 0, 'step': 1500},
+      'settings': {
+        'method': {'name': 'classifier_free', 'p_uncond': p_uncond},
+        'sample': {
+          **{'sampler': sampler, 'guidance': guidance},
+          **{'labels': 'balanced', 'ema': True, 'seed': 0},
+        },
+      },
+      **{'samples': samples, 'n': n, 'extractor': 'digits', 'extractor_sha256': 'ab' * 32},
       **{'reference': 'digits-train', 'reference_n': 1797, 'reference_sha256': 'cd' * 32},
+      'distance': distance,
       **(extra or {}),
       'metrics': metrics if metrics is not None else scores | {'accuracy': 1 - 0.05 * np.exp(-w)},
     }
@@ -93,5 +108,5 @@ class Page(HTMLParser):
 
 
 def report_on(workdir):
-  report.write_report(workdir)
+  report.write_report(workdir, STUDY)
   return Page(workdir)

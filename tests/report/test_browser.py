@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from cfg_jax.report import page as report
-from tests.report.reports import W, write_run
+from tests.report.reports import STUDY, W, write_run
 
 
 @pytest.fixture(scope='module')
 def shown(tmp_path_factory):
-  """A report with two T's for one p_uncond, and many w for another, as a file on disk."""
+  """A report, as a file: two numbers of steps for one p_uncond, many w for another."""
   workdir = tmp_path_factory.mktemp('shown')
   for p in (0.1, 0.2, 0.5):
     write_run(workdir, f'p_uncond={p}', p, ws=W if p != 0.2 else [j / 10 for j in range(41)])
-  write_run(workdir, 'p_uncond=0.1', 0.1, T=64)
-  report.write_report(workdir)
+  write_run(workdir, 'p_uncond=0.1', 0.1, num_steps=64)
+  report.write_report(workdir, STUDY)
   return workdir / 'report.html'
 
 
@@ -59,24 +59,24 @@ def test_explorer(shown, open_page):
       return browser.find_element(By.ID, name).text
 
     slider = browser.find_element(By.ID, 'slider')
-    assert text('w') == 'w = 1' and slider.get_attribute('aria-valuetext') == 'w = 1'
+    assert text('at') == 'w = 1' and slider.get_attribute('aria-valuetext') == 'w = 1'
     before, now = stage(browser, 'before'), stage(browser, 'now')
     slider.send_keys(Keys.ARROW_RIGHT)
-    assert text('w') == 'w = 2' and 'FD-digits 34.9' in text('readout')
+    assert text('at') == 'w = 2' and 'FD-digits 34.9' in text('readout')
     assert stage(browser, 'before') == before and stage(browser, 'now') != now
     marked = browser.find_elements(By.CSS_SELECTOR, '.point.now')
-    assert {m.get_attribute('data-w') for m in marked} == {'2'} and len(marked) == 4 * 3
+    assert {m.get_attribute('data-x') for m in marked} == {'2'} and len(marked) == 4 * 3
     slider.send_keys(Keys.HOME)
-    assert text('w') == 'w = 0' and stage(browser, 'now') == before
+    assert text('at') == 'w = 0' and stage(browser, 'now') == before
 
     Select(browser.find_element(By.ID, 'class')).select_by_visible_text('3')
     assert stage(browser, 'now') != before
     label = browser.find_element(By.ID, 'now').get_attribute('aria-label')
-    assert label == 'Samples of class 3, p_uncond = 0.1, T = 32, w = 0'
-    for choice, value in (('T', '64'), ('p_uncond', '0.5')):
+    assert label == 'Samples of class 3, p_uncond = 0.1, num_steps = 32, w = 0'
+    for choice, value in (('num_steps', '64'), ('p_uncond', '0.5')):
       select = browser.find_element(By.CSS_SELECTOR, f'[data-choice={choice}]')
       Select(select).select_by_visible_text(value)
-    assert 'no samples' in text('readout')  # p_uncond = 0.5 was sampled at T = 32 alone
+    assert 'no samples' in text('readout')  # p_uncond = 0.5 was sampled in 32 steps alone
     assert browser.get_log('browser') == []
 
 

@@ -1,23 +1,18 @@
-"""What `report` writes: the table of cells, the page, the pictures in it."""
+"""What `report` writes: the table of cells, and the page."""
 
-import base64
 import csv
-import io
 import json
 import re
 import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from cfg_jax.report import cells as results
-from cfg_jax.report import figures
+from cfg_jax.report import cells
 from cfg_jax.report import page as report
-from cfg_jax.report.cells import format_value
-from tests.report.reports import W, report_on, write_run
+from cfg_jax.report.curves import curves
+from tests.report.reports import STUDY, W, report_on, write_run
 
 
 @pytest.fixture
@@ -36,24 +31,24 @@ def rows_of(workdir):
 
 
 def test_csv_has_one_row_for_each_cell_and_its_exact_values(workdir):
-  report.write_report(workdir)
+  report.write_report(workdir, STUDY)
   rows = rows_of(workdir)
-  assert list(rows[0])[:5] == ['run', 'w', 'p_uncond', 'T', 'v']
+  assert list(rows[0])[:5] == ['run', 'w', 'p_uncond', 'num_steps', 'v']
   assert [(r['run'], float(r['w'])) for r in rows] == [
     (f'p_uncond={p}', w) for p in (0.1, 0.2, 0.5) for w in W
   ]
-  cells = [json.loads(s) for s in (workdir / 'p_uncond=0.2/evals.jsonl').read_text().splitlines()]
-  for row, cell in zip(rows[len(W) :], cells):
+  lines = (workdir / 'p_uncond=0.2/evals.jsonl').read_text().splitlines()
+  for row, cell in zip(rows[len(W) :], map(json.loads, lines)):
     assert {k: float(row[k]) for k in cell['metrics']} == cell['metrics']
     assert row['extractor_sha256'] == 'ab' * 32 and row['ema'] == 'true'
 
 
 def test_equal_inputs_give_equal_bytes_whatever_the_order_of_lines(workdir):
-  report.write_report(workdir)
+  report.write_report(workdir, STUDY)
   before = [(workdir / f).read_bytes() for f in ('report.csv', 'report.html')]
   path = workdir / 'p_uncond=0.1/evals.jsonl'
   path.write_text('\n'.join(reversed(path.read_text().splitlines())) + '\n')
-  report.write_report(workdir)
+  report.write_report(workdir, STUDY)
   assert before == [(workdir / f).read_bytes() for f in ('report.csv', 'report.html')]
   assert sorted(p.name for p in workdir.iterdir() if p.is_file()) == ['report.csv', 'report.html']
 
@@ -69,20 +64,36 @@ def test_a_later_line_of_the_same_identity_counts(workdir):
   assert '0.5 ± 0.125' in page.text and 'KID_std' not in page.text
 
 
+def curves_of(workdir):
+  return curves(cells.read(workdir, STUDY.axis), STUDY.axis)
+
+
 def test_other_settings_are_other_cells(workdir):
-  write_run(workdir, 'p_uncond=0.1', 0.1, T=64)
-  found = results.read(workdir)
-  assert len(found.cells) == 4 * len(W)
-  assert [c.name for c in results.curves(found.cells)] == [
-    *('p_uncond = 0.1, T = 32', 'p_uncond = 0.1, T = 64'),
-    *('p_uncond = 0.2, T = 32', 'p_uncond = 0.5, T = 32'),
+  write_run(workdir, 'p_uncond=0.1', 0.1, num_steps=64)
+  assert len(cells.read(workdir, STUDY.axis).cells) == 4 * len(W)
+  assert [c.name for c in curves_of(workdir)] == [
+    *('p_uncond = 0.1, num_steps = 32', 'p_uncond = 0.1, num_steps = 64'),
+    *('p_uncond = 0.2, num_steps = 32', 'p_uncond = 0.5, num_steps = 32'),
   ]
+
+
+def test_a_curve_is_over_whatever_axis_the_study_has(workdir):
+  for num_steps in (8, 16):
+    write_run(workdir, 'p_uncond=0.1', 0.1, num_steps=num_steps, ws=(0.0, 1.0))
+  axis = 'sample.sampler.num_steps'
+  found = curves(cells.read(workdir, axis), axis)
+  assert found[0].name == 'p_uncond = 0.1, w = 0' and found[0].x.tolist() == [8, 16, 32]
+  assert found[0].values('FD-digits').tolist() == 3 * [12 + 4 * 0.1 + 30 * 0.25]
+  report.write_report(workdir, STUDY._replace(axis=axis, scale='log'))
+  assert rows_of(workdir)[0].keys() >= {'num_steps', 'w'}
+  html = (workdir / 'report.html').read_text()
+  assert 'FD-digits over num_steps' in html and 'num_steps = 16, FD-digits 19.9' in html
 
 
 def test_curves_are_named_by_run_where_settings_do_not_tell_them_apart(tmp_path):
   write_run(tmp_path, 'lr=1', 0.1)
   write_run(tmp_path, 'lr=2', 0.1)
-  assert [c.name for c in results.curves(results.read(tmp_path).cells)] == ['lr=1', 'lr=2']
+  assert [c.name for c in curves_of(tmp_path)] == ['lr=1', 'lr=2']
 
 
 def test_a_run_by_itself_is_a_work_directory_too(workdir):
@@ -105,8 +116,13 @@ def test_a_torn_line_is_named_and_left_out(workdir):
     '',
     '{"w": 1}\n',
     '[]\n',
-    '{"w": NaN, "metrics": {}}\n',
-    pytest.param(f'{{"w": 1{400 * "0"}, "metrics": {{}}}}\n', id='huge'),
+    '{"version": 2, "settings": {"sample": {"guidance": {"w": NaN}}}, "metrics": {}}\n',
+    '{"version": 3, "settings": {"sample": {"guidance": {"w": 1}}}, "metrics": {}}\n',
+    pytest.param(
+      f'{{"version": 2, "settings": {{"sample": {{"guidance": {{"w": 1{400 * "0"}}}}}}}, '
+      '"metrics": {}}\n',
+      id='huge',
+    ),
   ],
 )
 def test_nothing_to_report_is_one_line_and_exit_2(tmp_path, line):
@@ -122,16 +138,17 @@ def test_nothing_to_report_is_one_line_and_exit_2(tmp_path, line):
 
 
 def test_a_page_that_fails_leaves_both_files_alone(workdir, monkeypatch):
-  monkeypatch.setattr(report, 'to_html', lambda found: 1 / 0)
+  monkeypatch.setattr(report, 'to_html', lambda *args: 1 / 0)
   with pytest.raises(ZeroDivisionError):
-    report.write_report(workdir)
+    report.write_report(workdir, STUDY)
   assert not [p for p in workdir.iterdir() if p.is_file()]
 
 
 def test_needs_no_jax(workdir):
   code = (
-    'import sys, pathlib, cfg_jax.report as r; r.write_report(pathlib.Path(sys.argv[1])); '
-    'sys.exit(str({"jax", "flax", "matplotlib", "tensorflow"} & set(sys.modules) or "") or 0)'
+    'import sys, pathlib; from cfg_jax import papers; from cfg_jax.report import page as r; '
+    'r.write_report(pathlib.Path(sys.argv[1]), papers.DEFAULT.study); '
+    'sys.exit(str({"jax", "flax", "tensorflow"} & set(sys.modules) or "") or 0)'
   )
   done = subprocess.run([sys.executable, '-c', code, workdir], capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
@@ -143,6 +160,7 @@ def test_needs_no_jax(workdir):
 def test_page_is_self_contained(workdir):
   page = report_on(workdir)
   assert '://' not in page.html.replace('http-equiv', '')
+  assert "default-src 'none'" in page.html
   assert not page.all('iframe') and not page.all('object') and len(page.all('script')) == 2
   for tag, attrs in page.tags:
     for name in ('src', 'href', 'xlink:href', 'action', 'data'):
@@ -188,7 +206,7 @@ def test_samples_outside_the_run_are_not_read(tmp_path):
 
 
 def test_a_damaged_shard_is_named(workdir):
-  shard = next((workdir / 'p_uncond=0.2').glob('samples/*/*/w=1/*.npz'))
+  shard = next((workdir / 'p_uncond=0.2').glob('samples/*/w=1/*.npz'))
   shard.write_bytes(shard.read_bytes()[:-100])
   page = report_on(workdir)
   assert [s['settings']['p_uncond'] for s in page.data['sets']] == ['0.1', '0.5']
@@ -209,83 +227,3 @@ def test_unknown_fields_are_provenance(tmp_path):
   page = report_on(tmp_path)
   assert ['code', '{"version": 7}'] in page.data['same']
   assert ['w', '1.0'] not in page.data['same'] and ['w', '1'] in page.data['rows'][1]
-
-
-# The pictures.
-
-
-def tiles(page, index, sheet):
-  """The tiles of one embedded sheet, [class row][w column], (H, W, channels and alpha)."""
-  (src,) = [a['src'] for a in page.all('img') if a['id'] == f'sheet-{index}-{sheet}']
-  pixels = np.array(Image.open(io.BytesIO(base64.b64decode(src.split(',')[1]))))
-  info = page.data['sets'][index]
-  width, height = info['pitch']
-  gap = info['gap']
-  return [
-    [
-      pixels[r * height : (r + 1) * height - gap, c * width : (c + 1) * width - gap]
-      for c in range(len(info['w']))
-    ]
-    for r in range(len(info['classes']))
-  ]
-
-
-def test_sheets_hold_the_same_noise_under_each_w(workdir):
-  page = report_on(workdir)
-  info = page.data['sets'][1]
-  assert info['w'] == ['0', '0.1', '0.3', '0.5', '1', '2', '4']
-  assert info['classes'] == list(range(10)) and info['indices'][3] == list(range(30, 40))
-  shown = tiles(page, 1, 3)
-  for column, w in enumerate(info['w']):
-    folder = workdir / f'p_uncond=0.2/samples/step=1500,ema/T=32,v=0.3,seed=0,labels=balanced/w={w}'
-    images = np.concatenate([np.load(p)['images'] for p in sorted(folder.glob('*.npz'))])
-    for row in range(10):
-      np.testing.assert_array_equal(shown[row][column][..., :1], images[30 + row])
-  fd = {k: v for k, v in info['metrics'][3]}['FD-digits']
-  assert fd == format_value(12 + 4 * 0.2)  # at w = 0.5
-
-
-def test_only_noises_that_every_w_has_are_shown(workdir):
-  folder = next((workdir / 'p_uncond=0.1').glob('samples/*/*/w=2'))
-  sorted(folder.glob('*.npz'))[0].unlink()  # indices 0 to 49
-  page = report_on(workdir)
-  assert page.data['sets'][0]['indices'][0] == list(range(50, 60))
-  assert page.data['sets'][1]['indices'][0] == list(range(10))
-
-
-def test_large_images_are_thinned_to_the_budget(tmp_path, monkeypatch):
-  images = np.random.default_rng(0).random((40, 64, 64, 3))
-  ws = [j / 10 for j in range(41)]
-  write_run(tmp_path, 'run', 0.1, n=40, ws=ws, images=images, dataset='imagenet64', distance='FID')
-  budget = 11 * 10 * 64 * 64 * 3
-  monkeypatch.setattr(report, 'MAX_PIXEL_BYTES', budget)
-  page = report_on(tmp_path)
-  (info,) = page.data['sets']
-  assert len(info['indices']) == 1 and 8 <= len(info['w']) <= 11
-  assert (info['w'][0], info['w'][-1]) == ('0', '4')
-  assert len(page.html) < 1.5 * budget + 3e5  # base64 and PNG's overhead on noise; then the rest
-  assert f'{len(info["w"])} of 41 values of w are shown' in page.text
-  monkeypatch.setattr(report, 'MAX_PIXEL_BYTES', 1000)
-  page = report_on(tmp_path)
-  assert page.data['sets'] == [] and 'Samples of run are not shown' in page.text
-
-
-def test_write_png(workdir, tmp_path):
-  figures.write_png(workdir, tmp_path / 'picture.png')
-  first = np.array(Image.open(tmp_path / 'picture.png'))
-  assert first.shape[1] > 1000 and len(np.unique(first.reshape(-1, first.shape[-1]), axis=0)) > 100
-  for samples in workdir.glob('*/samples'):
-    shutil.rmtree(samples)
-  figures.write_png(workdir, tmp_path / 'curves.png')
-  assert np.array(Image.open(tmp_path / 'curves.png')).shape[1] < first.shape[1]
-
-
-@pytest.mark.parametrize(
-  'low, high', [(0, 4), (1.55, 26.22), (9.64, 10.01), (3, 3), (0, 0), (-1, 4)]
-)
-def test_ticks_are_few_round_and_cover(low, high):
-  got = figures.ticks(low, high)
-  assert got[0] <= low and high <= got[-1] and 2 <= len(got) <= 8
-  steps = np.diff(got)
-  np.testing.assert_allclose(steps, steps[0])
-  assert f'{steps[0]:.0e}'[0] in '125'

@@ -12,10 +12,11 @@ import time
 import numpy as np
 import pytest
 
+from cfg_jax import papers
 from cfg_jax.core.checkpoint import steps_on_disk
 from cfg_jax.generate import draw as generate
 from cfg_jax.plan import devices, run_costs
-from cfg_jax.report import cells as results
+from cfg_jax.report import cells
 from cfg_jax.sweep import __main__ as sweep
 from cfg_jax.sweep import grid, jobs
 from cfg_jax.sweep import queue as launch
@@ -159,7 +160,8 @@ def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data
   assert launcher.returncode == 0, (out, err)
   csv = [(workdir / 'report.csv').read_bytes() for workdir in (straight, killed)]
   assert csv[0] == csv[1] and csv[0].count(b'\n') == 1 + 3 * 41
-  assert [c['w'] for c in results.read(killed).cells[:41]] == list(W)
+  axis = papers.DEFAULT.study.axis
+  assert [c[axis] for c in cells.read(killed, axis).cells[:41]] == list(W)
 
 
 @pytest.mark.slow

@@ -5,24 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cfg_jax.papers.tables import PaperCurve
-from cfg_jax.report.cells import Curve
+from cfg_jax.report.curves import Curve
+from cfg_jax.report.study import Finding
 
-VERDICTS = {
-  'yes': 'as in the paper',
-  'partly': 'in part',
-  'no': 'not found here',
-  'untested': 'not tested here',
-}
-
-
-class Finding(NamedTuple):
-  """What the paper found, and for each curve here whether it shows (a key of VERDICTS) and how."""
-
-  title: str
-  paper: str
-  verdict: str
-  lines: tuple[str, ...]
+P_UNCOND = 'method.p_uncond'
+METHOD = (
+  'Frontiers are compared at equal IS, not at equal w: at each level of IS, the least Fréchet '
+  'distance that a curve offers with at least that IS (points of neighbouring w joined by straight '
+  'lines), over the range from the lesser IS at which the distance is least to the lesser of the '
+  'two largest IS. Each curve is one seed; the distance has no error bar.'
+)
 
 
 class Comparison(NamedTuple):
@@ -76,8 +68,9 @@ def _together(verdicts: Sequence[str]) -> str:
 
 
 def _least(curve: Curve) -> tuple[str, str]:
-  known = np.isfinite(curve.fd)
-  w, fd = curve.w[known], curve.fd[known]
+  fd = curve.values(curve.distance)
+  known = np.isfinite(fd)
+  w, fd = curve.x[known], fd[known]
   if len(w) < 2:
     return 'untested', f'{curve.distance} is known for {len(w)} value of w: nothing to compare.'
   i = int(np.argmin(fd))
@@ -91,11 +84,11 @@ def _least(curve: Curve) -> tuple[str, str]:
 
 
 def _rises(curve: Curve) -> tuple[str, str]:
-  known = np.isfinite(curve.inception_score)
-  w, score = curve.w[known], curve.inception_score[known]
+  score = curve.values('IS')
+  known = np.isfinite(score)
+  w, score, std = curve.x[known], score[known], _std(curve)[known]
   if len(w) < 2:
     return 'untested', f'IS is known for {len(w)} value of w: nothing to compare.'
-  std = {c['w']: c['metrics'].get('IS_std', 0.0) for c in curve.cells}
   falls = [j for j in range(len(w) - 1) if score[j + 1] < score[j]]
   line = f'IS goes from {score[0]:.4g} at w = {w[0]:g} to {score[-1]:.4g} at w = {w[-1]:g}'
   if not falls:
@@ -103,7 +96,7 @@ def _rises(curve: Curve) -> tuple[str, str]:
     return verdict, line + (' and never falls.' if verdict == 'yes' else ' and stays the same.')
   drops = [score[j] - score[j + 1] for j in falls]
   j = falls[int(np.argmax(drops))]
-  within = sum(d <= std[w[k]] for d, k in zip(drops, falls))
+  within = sum(d <= std[k] for d, k in zip(drops, falls))
   line += (
     f'; it falls on {len(falls)} of {len(w) - 1} steps in w, most from w = {w[j]:g} to '
     f'{w[j + 1]:g} (by {max(drops):.2g}); {within} of them by no more than the standard '
@@ -113,8 +106,14 @@ def _rises(curve: Curve) -> tuple[str, str]:
 
 
 def _points(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-  known = np.isfinite(curve.fd) & np.isfinite(curve.inception_score)
-  return curve.fd[known], curve.inception_score[known]
+  fd, score = curve.values(curve.distance), curve.values('IS')
+  known = np.isfinite(fd) & np.isfinite(score)
+  return fd[known], score[known]
+
+
+def _std(curve: Curve) -> np.ndarray:
+  """The standard deviation of IS over splits at each w, 0 where it is not known."""
+  return np.nan_to_num(curve.values('IS_std'))
 
 
 def _told(c: Comparison, curve: Curve) -> str:
@@ -123,19 +122,19 @@ def _told(c: Comparison, curve: Curve) -> str:
   else:
     how = f'higher on {c.worse:.0%} and lower on {c.better:.0%}, by {c.mean_difference:+.3g}'
   line = f'at equal IS, from {c.low:.4g} to {c.high:.4g}, {curve.distance} is {how} on average.'
-  if c.high - c.low < max(cell['metrics'].get('IS_std', 0.0) for cell in curve.cells):
+  if c.high - c.low < _std(curve).max():
     line += ' That range is narrower than the standard deviation of IS over splits.'
   return line
 
 
 def _frontiers(curves: Sequence[Curve], high: float = 0.5) -> tuple[str, list[str]]:
   def others(curve: Curve) -> dict:
-    return {k: v for k, v in curve.settings.items() if k not in ('run', 'p_uncond')}
+    return {k: v for k, v in curve.settings.items() if k not in ('run', P_UNCOND)}
 
   verdicts, lines = [], []
   for a in curves:
     for b in curves:
-      if a.settings['p_uncond'] != high or b.settings['p_uncond'] in (high, None):
+      if a.settings[P_UNCOND] != high or b.settings[P_UNCOND] in (high, None):
         continue
       if others(a) != others(b) or min(len(_points(a)[0]), len(_points(b)[0])) < 2:
         continue
@@ -179,23 +178,3 @@ def findings(curves: Sequence[Curve]) -> list[Finding]:
       tuple(frontier_lines),
     ),
   ]
-
-
-def beside_paper(curve: Curve, paper: Sequence[PaperCurve]) -> list[tuple[float, ...]]:
-  """Rows of w, then FID ours, the paper's, the difference, then IS so, at each w that both have.
-
-  None where the settings are not those of a column of the paper's, or the distance is not as the
-  paper's: of 50 000 samples, resized as TensorFlow 1 does, by the weights that FID is defined by.
-  """
-  rows = []
-  for p in paper:
-    theirs = {p.field: p.value, 'v': p.v, 'resize': 'tf1'}
-    ours = {k: curve.settings.get(k) for k in theirs}
-    if ours != theirs or curve.distance != 'FID-50k':
-      continue
-    theirs = dict(zip(p.w, zip(p.fid, p.inception_score)))
-    for w, fd, score in zip(curve.w, curve.fd, curve.inception_score):
-      if round(w, 6) in theirs:
-        fid_paper, is_paper = theirs[round(w, 6)]
-        rows.append((w, fd, fid_paper, fd - fid_paper, score, is_paper, score - is_paper))
-  return rows

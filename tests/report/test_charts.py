@@ -1,0 +1,92 @@
+"""Charts as SVG: what a reader points at, in colours that the page decides."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from cfg_jax.report import charts
+from cfg_jax.report.charts import Frame, Line
+
+X = np.array([0.0, 0.1, 1.0, 4.0])
+LINE = Line('ours', {'w': X, 'IS': np.array([1.0, 2.0, np.nan, 4.0])}, 0)
+OVER_W = Frame('w', 'IS', 'w')
+
+
+def drawn(lines, frame=OVER_W, first=0):
+  return ElementTree.fromstring(charts.svg(lines, frame, first))
+
+
+def points(tree):
+  """(data-x, data-tip, x, y) of every point, in SVG's units, y downwards."""
+  found = []
+  for g in tree.iter('g'):
+    if g.get('class') == 'point':
+      x, y = map(float, re.findall(r'[-\d.]+', g.get('transform')))
+      found.append((g.get('data-x'), g.get('data-tip'), x, y))
+  return found
+
+
+def test_points_are_where_the_values_are_and_say_them():
+  tree = drawn([LINE])
+  found = points(tree)
+  assert [(x, tip) for x, tip, _, _ in found] == [
+    *(('0', 'ours: w = 0, IS 1'), ('0.1', 'ours: w = 0.1, IS 2'), ('4', 'ours: w = 4, IS 4'))
+  ]
+  _, _, x, y = zip(*found)
+  np.testing.assert_allclose((x[1] - x[0]) / (x[2] - x[0]), 0.1 / 4, atol=1e-3)
+  np.testing.assert_allclose((y[1] - y[0]) / (y[2] - y[0]), 1 / 3, atol=1e-3)
+  assert y[2] < y[0]
+  assert tree.get('viewBox') == '0 0 400 300' and tree.get('width') is None
+
+
+@pytest.mark.parametrize('scale', ['log', 'symlog'])
+def test_scales_of_x_spread_what_is_small(scale):
+  x = X if scale == 'symlog' else X[1:]
+  tree = drawn([Line('ours', {'w': x, 'IS': x}, 0)], OVER_W._replace(scale=scale))
+  at = [p[2] for p in points(tree)][-3:]
+  np.testing.assert_allclose((at[1] - at[0]) / (at[2] - at[0]), 1 / np.log10(40), atol=1e-3)
+  labels = {t.text for t in tree.iter('text')}
+  assert {'0.1', '0.2', '0.5', '1', '2', '4'} <= labels and ('0' in labels) == (scale == 'symlog')
+
+
+def test_a_band_is_shaded_between_its_values():
+  low, high = X + 1, X + 3
+  line = Line('ours', {'w': X, 'IS': X + 2}, 0, bands={'IS': (low, high)})
+  tree = drawn([line], first=5)
+  band, _ = [g for g in tree.iter('g') if g.get('data-group') == '5']  # and the line on top
+  corners = re.findall(r'[ML] ([-\d.]+) ([-\d.]+)', next(band.iter('path')).get('d'))
+  y = [float(v) for _, v in corners]
+  ours = [p[3] for p in points(tree)]
+  unit = (ours[0] - ours[-1]) / 4  # of IS
+  np.testing.assert_allclose(max(y) - min(y), 6 * unit, rtol=0.01)  # from 1 to 7
+
+
+def test_every_colour_is_a_variable_of_the_page():
+  lines = [LINE._replace(style=j, dashed=j in (1, 3)) for j in (*range(9), None)]
+  text = charts.svg(lines, OVER_W) + ''.join(map(charts.key, lines))
+  assert set(re.findall(r'#[0-9a-f]{6}\b', text)) == set()
+  assert {*re.findall(r'var\(--(\w+)\)', text)} == {*charts.PALETTE}
+  tree = drawn(lines)
+  assert len({g.get('data-group') for g in tree.iter('g')} - {None}) == len(lines)
+  # What is dashed has no shape to see, and still says its values.
+  assert len(points(tree)) == 3 * len(lines)
+  assert len([u for u in tree.iter('use') if u.get('class') == 'dot']) == 3 * (len(lines) - 2)
+
+
+def test_names_are_text_whatever_is_in_them():
+  name = '<b>$x$ & "y"</b>'
+  lines = [LINE._replace(name=name, values={'w': X, name: X})]
+  tree = drawn(lines, Frame('w', name, 'w'))
+  assert name in tree.get('aria-label') and not list(tree.iter('b'))
+  assert name in [t.text for t in tree.iter('text')]
+
+
+def test_nothing_to_draw_is_no_chart():
+  assert charts.svg([LINE], Frame('w', 'KID', 'w')) is None
+
+
+def test_equal_lines_give_equal_bytes_and_no_date():
+  first = charts.svg([LINE], OVER_W)
+  assert first == charts.svg([LINE], OVER_W) and '20' + '26' not in first and '://' not in first
