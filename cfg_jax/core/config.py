@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from cfg_jax.core import files, processes
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.versions import VERSION, migrate
 
@@ -189,6 +189,8 @@ def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
   Raises UserError with the difference where a resumed run has changed anything but `MAY_CHANGE`,
   and where several processes differ in config or do not see the same work directory.
   """
+  from cfg_jax.core import processes  # here: it brings JAX, which readers of configs do without
+
   path = Path(workdir) / 'config.json'
   check_unchanged(config, path)
   resolved = json.loads(config.to_json())

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cfg_jax.core.config import flat
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.files import read_jsonl
+from cfg_jax.core.versions import VERSION
 from cfg_jax.evaluate.metrics import SPREADS, Metric, by_name
-
-VERSION = 2  # of a line
+from cfg_jax.generate.upgrade import upgrade
 
 # Fields of a line that say which samples it is of, beside the settings, and how they were measured.
 SAMPLES = ('run', 'dataset', 'seed', 'step')
@@ -49,14 +50,6 @@ class Results(NamedTuple):
 def is_number(value: object) -> bool:
   """True for ints and floats, false for bools and all else."""
   return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def flat(value: object, prefix: str = '') -> dict[str, object]:
-  """Nested dicts as one, with dotted names."""
-  if not isinstance(value, dict):
-    return {prefix: value}
-  dot = f'{prefix}.' if prefix else ''
-  return {k: v for name, part in value.items() for k, v in flat(part, f'{dot}{name}').items()}
 
 
 def is_setting(field: str) -> bool:
@@ -105,8 +98,6 @@ def _lines(path: Path) -> list[dict]:
   """The lines of a file; a run of version 1 becomes one of today's first."""
   lines = read_jsonl(path)
   if any(isinstance(line, dict) and 'version' not in line and 'T' in line for line in lines):
-    from cfg_jax.generate.upgrade import upgrade  # seconds: it brings JAX
-
     upgrade(path.parent)
     return read_jsonl(path)
   return lines

@@ -14,6 +14,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from cfg_jax.core.config import flat
 from cfg_jax.core.files import write_text
 from cfg_jax.report import cells as cells_lib
 from cfg_jax.report import charts, pictures
@@ -201,6 +202,6 @@ def _configs(results: Results) -> list[dict]:
       config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     except (OSError, ValueError):
       continue  # a run evaluated elsewhere has none
-    values = [(k, format_value(v)) for k, v in cells_lib.flat(config).items()]
+    values = [(k, format_value(v)) for k, v in flat(config).items()]
     out.append({'run': run, 'values': values})
   return out
