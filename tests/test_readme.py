@@ -3,13 +3,21 @@
 import re
 import shlex
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from cfg_jax.core import config as config_lib
+from cfg_jax.equations.guidance import rules
+from cfg_jax.generate.draw import generate
+from cfg_jax.generate.store import sample_sets
+from cfg_jax.train.loop import train
 from tests.conftest import ROOT, TINY, run
 
 README = (ROOT / 'README.md').read_text()
 COMMANDS = re.findall(r'python -m ((?:cfg_jax|experiments)[^`\n&]*)', README)
-SIZE = TINY | {'sample.num_samples': 30, 'sample.w': (0.0, 1.0)}
+SNIPPETS = re.findall(r'```python\n(.*?)```', README, re.S)
+SIZE = TINY | {'sample.num_samples': 30, 'sample.guidance.w': (0.0, 1.0)}
 
 
 def tiny_command(line: str, workdir, data_dir) -> list[str]:
@@ -18,7 +26,7 @@ def tiny_command(line: str, workdir, data_dir) -> list[str]:
   if '--config' in argv:
     values = {k: ','.join(map(str, v)) if isinstance(v, tuple) else v for k, v in SIZE.items()}
     values['data.dir'] = data_dir
-    argv += [f'--config.{name}={value}' for name, value in values.items()]
+    argv += [f'--set={name}={value}' for name, value in values.items()]
   return argv
 
 
@@ -28,12 +36,15 @@ def commands_of(*modules: str) -> list[str]:
 
 def test_the_readme_names_what_exists():
   for line in COMMANDS:
-    module = line.split()[0].replace('.', '/')
-    assert (ROOT / f'{module}.py').exists(), line
+    module = ROOT / line.split()[0].replace('.', '/')
+    assert module.with_suffix('.py').exists() or (module / '__main__.py').exists(), line
   for path in re.findall(r'\]\((?!http)([^)#]+)\)', README):
     assert (ROOT / path).exists(), path
-  for module, names in re.findall(r'\[`(\w+)\.([\w`, ]+)`\]', README):
-    source = (ROOT / 'cfg_jax' / f'{module}.py').read_text()
+  rows = re.findall(r'\[`(\w+)\.([\w`, ]+)`\]\(([\w/.]+)\)', README)
+  assert len(rows) >= 10
+  for module, names, path in rows:
+    assert path.endswith(f'/{module}.py')
+    source = (ROOT / path).read_text()
     for name in re.findall(r'\w+', names):
       assert re.search(rf'^(def|class) {name}\b', source, re.M), f'{module}.{name}'
 
@@ -50,6 +61,52 @@ def test_one_run_step_by_step(tmp_path, data_dir):
     done = run(*tiny_command(line, tmp_path, data_dir))
     assert done.returncode == 0, (line, done.stderr)
   assert (tmp_path / 'one' / 'report.html').exists()
+
+
+def test_the_mathematics_in_ones_own_code():
+  """The samples have the mean that guidance at w = 1 moves them to: away from the other classes."""
+  [snippet] = [text for text in SNIPPETS if 'mixture' in text]
+  assert len([line for line in snippet.splitlines() if line]) <= 15
+  names = {}
+  exec(snippet, names)
+  x, means, classes = (np.asarray(names[name]) for name in ('x', 'means', 'classes'))
+  assert x.shape == (300, 2) and np.isfinite(x).all()
+  for c in range(3):
+    along = x[classes == c] @ means[c] / np.linalg.norm(means[c])
+    assert along.mean() > np.linalg.norm(means[c])
+
+
+def test_a_rule_of_ones_own(tiny, tmp_path, monkeypatch):
+  """At start = λ_min it is classifier-free guidance, at λ_max none, bit for bit; and between it is
+  neither. Every value of its knob names a set of its own.
+  """
+  [snippet] = [text for text in SNIPPETS if 'late' in text]
+  assert snippet.count('\n') <= 10
+  monkeypatch.setitem(rules.RULES, 'late', None)  # so that it is gone after the test
+  exec(snippet, {})
+  tiny.train.update(num_steps=40, learning_rate=0.02, checkpoint_every=40)
+  train(tiny, tmp_path)
+  tiny.sample.num_samples = 16
+  tiny.sample.guidance.w = (4.0,)
+
+  def images(config):
+    step = generate(config, tmp_path)
+    [sample_set] = sample_sets(config.sample, step)
+    return sample_set.path, next(sample_set.read(tmp_path, 16))[0]
+
+  _, guided = images(tiny)
+  _, unguided = images(config_lib.change(tiny, ['sample.guidance.w=0']))
+  late = tiny.copy_and_resolve_references().unlock()
+  late.sample.guidance.rule = 'late'
+  found = {}
+  for start in (-21.0, 0.0, 21.0):
+    late.sample.guidance.start = start
+    found[start] = images(late)
+  assert len({path for path, _ in found.values()}) == 3
+  np.testing.assert_array_equal(found[-21.0][1], guided)
+  np.testing.assert_array_equal(found[21.0][1], unguided)
+  for other in (guided, unguided):
+    assert jnp.abs(found[0.0][1].astype(int) - other.astype(int)).max() > 3
 
 
 @pytest.mark.slow
