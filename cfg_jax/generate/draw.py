@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from PIL import Image
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import processes, sharding
+from cfg_jax.core import files, pictures, processes, sharding
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
@@ -131,9 +130,7 @@ def write_grid(sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: in
         first.setdefault(int(label), image)
       if len(first) == num_classes:
         break
-    columns.append(np.concatenate([first[label] for label in sorted(first)[:10]], axis=0))
-  grid = np.concatenate(columns, axis=1)
-  scale = max(1, 32 // (grid.shape[1] // len(columns)))  # small images, legible
-  grid = grid.repeat(scale, axis=0).repeat(scale, axis=1)
-  image = Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid)
-  image.save(grid_path(sets, workdir))
+    columns.append(np.stack([first[label] for label in sorted(first)[:10]]))
+  grid = pictures.tile(pictures.enlarge(np.stack(columns, axis=1), 32))
+  with files.atomic(grid_path(sets, workdir)) as file:
+    file.write(pictures.png(grid))

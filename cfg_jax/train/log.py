@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 import tensorboardX
 
-from cfg_jax.core import files, processes, sharding
+from cfg_jax.core import files, pictures, processes, sharding
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.state import Mean
 from cfg_jax.data import registry
@@ -116,9 +116,7 @@ def make_grid(
 
   def grid(ema):
     images = sharding.whole(draw(jax.device_put(ema, everywhere), *arguments))[: len(cells)]
-    height, width, channels = dataset.image_shape
-    images = images.reshape(len(classes), len(strengths), height, width, channels)
-    return images.swapaxes(1, 2).reshape(len(classes) * height, len(strengths) * width, channels)
+    return pictures.tile(images.reshape(len(classes), len(strengths), *dataset.image_shape))
 
   return grid
 
