@@ -67,6 +67,7 @@ def _draw(config, workdir, missing, params, mesh, total):
     total - len(missing),
     'images',
     silent=not processes.is_first(),
+    compiles=True,
   )
 
   def start(batch):  # a short batch is filled up, so that one program serves all

@@ -24,6 +24,7 @@ class Log:
   Each line has, of the steps since the line before, the mean of every metric of the method (those
   with a count of 0 are left out); `images_per_s`; `utilisation`, the share of the devices'
   published peak, where there is one; and `loader_wait`, the share of time spent waiting for data.
+  The step that was compiled is in no rate.
   """
 
   def __init__(self, workdir: Path, step: int, batch_size: int, peak_images_per_s: float | None):
@@ -35,11 +36,16 @@ class Log:
       files.write_text(path, files.json_lines(kept))
       self._file = path.open('a')
       self._board = tensorboardX.SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=step)
-    self._batch_size, self._peak, self.loss = batch_size, peak_images_per_s, math.nan
+    self._batch_size, self._peak, self.note = batch_size, peak_images_per_s, ''
     self._start_over()
 
   def _start_over(self):
-    self._total, self._count, self._waited, self._since = None, 0, 0.0, time.monotonic()
+    self._total, self._count = None, 0
+    self._waited, self._since, self._untimed = 0.0, time.monotonic(), 0
+
+  def start_clock(self) -> None:
+    """Leaves what was so far, a step and its compilation, out of the next line's rates."""
+    self._waited, self._since, self._untimed = 0.0, time.monotonic(), 1
 
   def wait_for(self, batches: Iterator[dict]) -> dict:
     """next(batches), and notes how long that took."""
@@ -57,7 +63,8 @@ class Log:
           f'{name} is {metric.total} at step {step}; nothing was saved since the last checkpoint. '
           'Try a lower train.learning_rate or a longer train.warmup_steps.'
         )
-    self.loss = float(metrics['loss'].total / metrics['loss'].count)
+    if 'loss' in metrics:
+      self.note = f'loss {metrics["loss"].total / metrics["loss"].count:.3f}'
     self._total = jax.tree.map(np.add, self._total, metrics) if self._count else metrics
     self._count += 1
 
@@ -66,10 +73,11 @@ class Log:
     seconds = time.monotonic() - self._since
     line = {'step': step}
     line |= {k: float(m.total / m.count) for k, m in self._total.items() if m.count}
-    line['images_per_s'] = self._count * self._batch_size / seconds
-    if self._peak:
-      line['utilisation'] = line['images_per_s'] / self._peak
-    line['loader_wait'] = self._waited / seconds
+    if timed := self._count - self._untimed:
+      line['images_per_s'] = timed * self._batch_size / seconds
+      if self._peak:
+        line['utilisation'] = line['images_per_s'] / self._peak
+      line['loader_wait'] = self._waited / seconds
     if self._file:
       self._file.write(files.json_lines([line]))
       self._file.flush()

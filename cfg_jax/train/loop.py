@@ -87,15 +87,20 @@ def train(
       step,
       unit='steps',
       silent=not processes.is_first(),
+      compiles=True,
     )
     stop = stack.enter_context(processes.StopSignal())
     profile = stack.enter_context(ProfileSignal(workdir))
-    last, running = False, None  # running: the metrics of the step that the devices are at
+    first, last, running = True, False, None  # running: metrics of the step the devices are at
     while not last:
       profile.before_step(state)
       batch = sharding.from_rows(log.wait_for(batches), split)
       state, metrics = train_step(state, batch)
       step += 1
+      if first:  # which was compiled
+        jax.block_until_ready(metrics)
+        log.start_clock()
+        first = False
       if running:  # looked at one step late, so that the devices never wait for us
         log.add(step - 1, running)
       running = metrics
@@ -113,8 +118,8 @@ def train(
         checkpoints.save(step, state, {'position': position, 'fingerprint': fingerprint})
       if grid and step % config.train.sample_every == 0:
         log.picture('samples of the EMA', step, grid(state.ema))
-      progress.update(1, f'loss {log.loss:.3f}')
-    progress.done(f'loss {log.loss:.3f}')
+      progress.update(1, log.note)
+    progress.done(log.note)
   if step < config.train.num_steps:
     if processes.is_first():
       print(f'Stopped by {stop.name}: step {step} is saved.')

@@ -64,6 +64,23 @@ def test_a_line_has_means_over_samples_shares_of_time_and_no_empty_quarter(tmp_p
   assert list((tmp_path / 'tensorboard').iterdir())
 
 
+def test_the_step_that_was_compiled_is_in_no_rate(tmp_path, monkeypatch):
+  now = types.SimpleNamespace(seconds=0.0)
+  monkeypatch.setattr(train_log, 'time', types.SimpleNamespace(monotonic=lambda: now.seconds))
+  log = train_log.Log(tmp_path, 0, batch_size=6, peak_images_per_s=None)
+  log.wait_for(iter([0]))
+  now.seconds = 100.0  # it is compiled
+  log.start_clock()
+  assert log.note == ''
+  for step in (1, 2, 3):
+    log.add(step, {'loss': Mean(np.float32(step), 1)})
+    now.seconds += 2 if step < 3 else 0
+  assert log.note == 'loss 3.000'
+  log.write(3)
+  log.close()
+  assert lines(tmp_path) == [{'step': 3, 'loss': 2.0, 'images_per_s': 12 / 4, 'loader_wait': 0.0}]
+
+
 def test_what_was_logged_beyond_the_step_is_dropped_with_torn_lines(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st')
   train_log.Log(tmp_path, 4, 1, None).close()
