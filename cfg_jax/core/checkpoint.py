@@ -28,6 +28,15 @@ def steps_on_disk(workdir: Path) -> list[int]:
   return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
 
+def check_path(workdir: Path) -> None:
+  """Raises UserError where Orbax would take the work directory's path for a pattern."""
+  if special := sorted(set(str(Path(workdir).absolute())) & set('[]*?\\')):
+    raise UserError(
+      f'--workdir={workdir} has {" ".join(special)} in its path, with which checkpoints cannot be '
+      'read back: name another folder.'
+    )
+
+
 class Checkpoints:
   """The checkpoints `<workdir>/checkpoints/<step>/`, of which the newest `keep` are kept.
 
@@ -37,6 +46,7 @@ class Checkpoints:
 
   def __init__(self, workdir: Path, keep: int | None = None):
     """Opens the folder; with keep=None it is only read, and nothing is created."""
+    check_path(workdir)
     self._folder = Path(workdir).absolute() / 'checkpoints'
     self._manager = ocp.CheckpointManager(
       self._folder,

@@ -12,7 +12,7 @@ from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import processes, sharding
 from cfg_jax.core import state as train_state
-from cfg_jax.core.checkpoint import Checkpoints
+from cfg_jax.core.checkpoint import Checkpoints, check_path
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.data import prepared, registry
@@ -33,6 +33,7 @@ def train(
   the devices' published peak would be reached, if known, for the log. Of several processes (see
   `processes`) each calls this; the first one logs and shows progress.
   """
+  check_path(workdir)
   config_lib.check(config, OWNERS, jax.device_count())
   config_lib.record(config, workdir)
   source = processes.first_then_others(functools.partial(registry.open_source, config.data))

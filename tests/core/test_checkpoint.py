@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfg_jax.core.checkpoint import Checkpoints, digests
+from cfg_jax.core.errors import UserError
 
 STATE = {'step': jnp.int32(7), 'params': {'a': {0: jnp.arange(4096.0)}, 'b': jnp.ones((3, 5))}}
 
@@ -110,3 +111,12 @@ def test_digests_see_every_bit():
     flipped.view(np.uint32)[500] ^= np.uint32(1 << bit)
     seen.add(digests({'x': jnp.asarray(flipped)})['x'])
   assert len(seen) == 33
+
+
+@pytest.mark.parametrize('name', ['runs[1]', 'a\\b', 'a*', 'a?'])
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused_before_anything_is_written(
+  name, tmp_path
+):
+  with pytest.raises(UserError, match='name another folder'):
+    Checkpoints(tmp_path / name, keep=1)
+  assert not list(tmp_path.iterdir())
