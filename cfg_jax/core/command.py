@@ -18,6 +18,9 @@ from absl import app, flags, logging
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
 
+# --config.FIELD=VALUE is --set FIELD=VALUE, and --slurm.FIELD=VALUE is --slurm FIELD=VALUE.
+DOTTED = {'config': 'set', 'slurm': 'slurm'}
+
 
 def run(main: Callable[[list[str]], None], words: bool = False) -> None:
   """Parses the flags and calls main(argv); a UserError becomes its text and exit code 2.
@@ -69,7 +72,7 @@ def config_of_run(changes: Sequence[str] = ()) -> ml_collections.ConfigDict:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    rest = flags.FLAGS(_as_set(argv))
+    rest = flags.FLAGS(_undotted(argv))
   except flags.Error as error:
     line = str(error.args[0]).strip().splitlines()
     raise UserError(' '.join(line)) from None
@@ -77,14 +80,14 @@ def _parse(argv: list[str]) -> list[str]:
   return rest
 
 
-def _as_set(argv: list[str]) -> list[str]:
-  """`--config.FIELD=VALUE` and `--config.FIELD VALUE` as `--set FIELD=VALUE`."""
+def _undotted(argv: list[str]) -> list[str]:
+  """`--config.FIELD=VALUE` and `--config.FIELD VALUE` as `--set FIELD=VALUE`: see `DOTTED`."""
   out, words = [], iter(argv)
   for word in words:
     name, equals, value = word.lstrip('-').partition('=')
-    if word.startswith('-') and name.startswith('config.') and 'set' in flags.FLAGS:
-      value = value if equals else next(words, '')
-      out += ['--set', f'{name.removeprefix("config.")}={value}']
+    flag, dot, field = name.partition('.')
+    if word.startswith('-') and dot and DOTTED.get(flag) in flags.FLAGS:
+      out += [f'--{DOTTED[flag]}', f'{field}={value if equals else next(words, "")}']
     else:
       out.append(word)
   return out

@@ -1,11 +1,19 @@
 """Layouts of configs and checkpoints: the present one, and how those of older runs become it."""
 
 import copy
+import functools
 from typing import Any
 
 from cfg_jax.core.errors import UserError
 
 VERSION = 2
+MOVED = {  # fields of version 1, and what they are called since
+  'train.p_uncond': 'method.p_uncond',
+  'sample.w': 'sample.guidance.w',
+  'sample.num_steps': 'sample.sampler.num_steps',
+  'sample.v': 'sample.sampler.v',
+  'sample.clip_x': 'sample.sampler.clip_x',
+}
 
 
 def migrate(config: dict[str, Any], where: str) -> dict[str, Any]:
@@ -26,15 +34,24 @@ def migrate(config: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _from_1(config):
   """Version 1 had one method, one sampler and one rule, and their settings in `train`, `sample`."""
-  train, sample = config['train'], config['sample']
+  sample = {
+    'sampler': {'name': 'ddpm', 'grid': 'paper'},
+    'guidance': {'pair': 'null', 'rule': 'classifier_free'},
+  }
+  new = {'version': VERSION} | config | {'method': {'name': 'classifier_free'}}
   # Fields that came later, and what was done without them.
-  config['train'] = {'microbatches': 1, 'shard_optimizer': False, 'sample_every': 0} | train
-  method = {'name': 'classifier_free', 'p_uncond': config['train'].pop('p_uncond')}
-  sampler = {'name': 'ddpm', 'grid': 'paper'}
-  sampler |= {name: sample.pop(name) for name in ('num_steps', 'v', 'clip_x')}
-  guidance = {'pair': 'null', 'rule': 'classifier_free', 'w': sample.pop('w')}
-  sample = {'sampler': sampler, 'guidance': guidance} | sample
-  return {'version': VERSION} | config | {'method': method, 'sample': sample}
+  new['train'] = {'microbatches': 1, 'shard_optimizer': False, 'sample_every': 0} | config['train']
+  new['sample'] = sample | config['sample']
+  for old, moved in MOVED.items():
+    section, name = old.split('.')
+    *path, _ = moved.split('.')
+    functools.reduce(dict.__getitem__, path, new)[name] = new[section].pop(name)
+  return new
+
+
+def new_field(field: str) -> str:
+  """What a dotted field of any version is called today."""
+  return MOVED.get(field, field)
 
 
 def old_array_name(name: str) -> str:

@@ -143,10 +143,14 @@ def columns(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Confi
 
 
 def sampling_calls(sample: ml_collections.ConfigDict) -> int:
-  """Network calls for an image that a config's section `sample` asks for."""
-  knobs = rules.knobs_of(sample.guidance)
-  calls = sum(rules.calls(knobs | {'w': w}) for w in sample.guidance.w)
-  return calls * sample.num_samples * sample.sampler.num_steps
+  """Network calls for all images that a config's section `sample` asks for."""
+  return sample.num_samples * sum(image_calls(sample, w) for w in sample.guidance.w)
+
+
+def image_calls(sample: ml_collections.ConfigDict, w: float) -> int:
+  """Network calls for one image, at one w."""
+  knobs = rules.knobs_of(sample.guidance) | {'w': w}
+  return sample.sampler.num_steps * rules.calls(knobs)
 
 
 def num_models(configs: Iterable[ml_collections.ConfigDict]) -> int:

@@ -1,7 +1,8 @@
-"""The paper's sweep: models for a grid of configs, samples for each w, evaluated and drawn.
+"""A sweep: models for a grid of configs, samples for each w, evaluated and drawn.
 
   python -m cfg_jax.sweep --config configs/digits.py --workdir runs/digits
-    [--grid train.p_uncond=0.1,0.2 --grid train.learning_rate=1e-3,3e-4 --grid sample.w=0,0.5,1]
+    [--grid method.p_uncond=0.1,0.2 --grid train.learning_rate=1e-3,3e-4
+     --grid sample.guidance.w=0,0.5,1] [--set train.num_steps=1000]
     [--cluster slurm --slurm.partition=gpu --slurm.gpus_per_node=8 --slurm.nodes=4]
   python -m cfg_jax.sweep --workdir runs/digits --status
 
@@ -15,64 +16,62 @@ from pathlib import Path
 
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
 
 from cfg_jax import papers
-from cfg_jax.core import command as cli
+from cfg_jax.core import command, locks
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
-from cfg_jax.plan import devices, run_costs
+from cfg_jax.data import registry
+from cfg_jax.generate.upgrade import upgrade
+from cfg_jax.plan import cost, devices
 from cfg_jax.plan import show as plan
 from cfg_jax.report import figures
-from cfg_jax.sweep import grid, jobs
-from cfg_jax.sweep import queue as launch
-from cfg_jax.sweep import status as board
+from cfg_jax.sweep import grid, jobs, queue, records, status
+from cfg_jax.sweep.local import Local
+from cfg_jax.sweep.slurm import Slurm
 
 # Of sbatch, by submitit's names. A job whose time is up goes on in another.
-SLURM = ml_collections.ConfigDict({'nodes': 1, 'tasks_per_node': 1, 'timeout_min': 24 * 60})
-for _name, _type in {
-  **dict.fromkeys(('partition', 'account', 'qos', 'constraint'), str),
-  **dict.fromkeys(('gpus_per_node', 'cpus_per_task', 'mem_gb', 'array_parallelism'), int),
-}.items():
-  SLURM[_name] = ml_collections.config_dict.placeholder(_type)
+SLURM = {'nodes': 1, 'tasks_per_node': 1, 'timeout_min': 24 * 60}
+SLURM |= dict.fromkeys(('partition', 'account', 'qos', 'constraint', 'gpus_per_node'))
+SLURM |= dict.fromkeys(('cpus_per_task', 'mem_gb', 'array_parallelism'))
 
 
 def define_flags(config: str | None = None, axes: Sequence[str] = papers.DEFAULT.grid) -> None:
   """Every flag; config, of configs/, and axes are what --config and --grid are by default."""
-  file = str(launch.ROOT / 'configs' / f'{config}.py') if config else None
-  config_flags.DEFINE_config_file('config', file, 'Config file.', lock_config=True)
+  command.define_config_flags(f'configs/{config}.py' if config else None, required=False)
   flags.DEFINE_string('workdir', None, 'Folder that holds all of the work.', required=True)
   flags.DEFINE_multi_string('grid', axes, 'An axis, FIELD=VALUE,VALUE,…; repeat it for others.')
   flags.DEFINE_enum('cluster', 'local', ['local', 'slurm'], 'Where jobs run.')
   flags.DEFINE_integer('jobs', 1, 'Models at once, here. One uses all cores and devices.', 1)
   flags.DEFINE_integer('parts', None, 'Slurm jobs for a sampling; as many as nodes by default.', 1)
-  config_flags.DEFINE_config_dict('slurm', SLURM, 'Options of sbatch.')
+  flags.DEFINE_multi_string('slurm', [], f'--slurm.OPTION=VALUE, of sbatch: {", ".join(SLURM)}.')
   flags.DEFINE_boolean('status', False, 'Shows how far the sweep is, and does nothing.')
   flags.DEFINE_boolean('dry_run', False, 'Shows what would run and its cost, and does nothing.')
   flags.DEFINE_boolean('retry', False, 'Tries again what failed.')
-  plan.define_device_flags()
+  plan.define_flags()
 
 
 def of_flags() -> tuple[ml_collections.ConfigDict, grid.Axes]:
   """The sweep that the flags describe, or, without --config, the one that is in --workdir."""
   given = flags.FLAGS
-  if not given['config'].present and given['config'].default is None:
-    config, axes = grid.read(Path(given.workdir))
-    return config, grid.parse(given.grid, config) if given['grid'].present else axes
-  config = config_lib.of_flags()
-  return config, grid.parse(given.grid, config)
+  if given.config:
+    config = command.config_of_file()
+    return config, grid.parse(given.grid, config)
+  config, axes = grid.read(Path(given.workdir))
+  config = config_lib.change(config, given.set)
+  return config, grid.parse(given.grid, config) if given['grid'].present else axes
 
 
 def show_status(workdir: Path, runs: list[grid.Run]) -> None:
   """Prints a line for each model, and the last lines of the log of each that failed."""
   rows, words = [], []
   for run in runs:
-    look, failures = board.look(workdir, run), launch.failures(workdir, run)
-    at_work = jobs.held(jobs.Job(workdir, run).lock)
-    state = 'done' if look.done else 'running' if at_work else 'failed' if failures else 'waiting'
-    rows.append((run.name, look, state))
-    words += [launch.last_words(workdir, f'{run.name}/{path.stem}') for path in failures]
-  board.Board().show(rows)
+    found, failures = status.read(workdir, run), records.failures(workdir, run)
+    at_work = locks.held(jobs.Job(workdir, run).lock)
+    state = 'done' if found.done else 'running' if at_work else 'failed' if failures else 'waiting'
+    rows.append((run.name, found, state))
+    words += [records.last_words(workdir, f'{run.name}/{path.stem}') for path in failures]
+  status.Board().show(rows)
   for text in words:
     print(text)
 
@@ -87,58 +86,61 @@ def show_cost(
   rows, hours = [('model', 'steps', 'images', 'cells', 'PFLOP', 'hours')], 0.0
   counted = {}  # seconds for a large network
   for run in runs:
-    network = config_lib.network_of(run.config)
-    if network not in counted:
-      training = run_costs.train_flops(run.config, remat=False)  # what remat repeats is not counted
-      counted[network] = training.compiler, run_costs.forward_flops(run.config).compiler
-    look, (training, forward) = board.look(workdir, run), counted[network]
-    steps = 0 if look.trained else look.num_steps - look.step
+    key = run.config.model.to_json(), run.config.data.name
+    if key not in counted:
+      training = cost.train_flops(run.config, remat=False)  # what remat repeats is not counted
+      counted[key] = training.compiler, cost.forward_flops(run.config).compiler
+    found, (training, forward) = status.read(workdir, run), counted[key]
+    steps = 0 if found.trained else found.num_steps - found.step
     work = steps * run.config.train.batch_size * training
-    work += look.calls * forward
+    work += found.calls * forward
     rate = count * kind.peak_flops(run.config.model.dtype) * mfu * 3600
     hours += work / rate
-    left = steps, look.num_images - look.images, look.num_cells - look.cells
+    left = steps, found.num_images - found.images, found.num_cells - found.cells
     rows.append((run.name, *(f'{n:,}' for n in left), f'{work / 1e15:.3g}', f'{work / rate:.3g}'))
   print('Still to do')
-  print('\n'.join(board.table(rows)))
+  print('\n'.join(status.table(rows)))
   print(f'{hours:.3g} hours in all on {count} × {kind.name} at {mfu:.0%} of the peak, unevaluated.')
 
 
 def sweep(shows_cost: bool = False) -> Path:
   """What the flags ask for; returns the work directory.
 
-  Raises ValueError, before anything is started or written, where flags, configs or the work
+  Raises UserError, before anything is started or written, where flags, configs or the work
   directory are wrong, and SystemExit with 1 where a job did not come to its end.
   """
   given, workdir = flags.FLAGS, Path(flags.FLAGS.workdir).absolute()
   config, axes = of_flags()
   runs = grid.runs_of(config, axes)
+  for run in runs:
+    upgrade(workdir / run.name)
   if given.status:
     show_status(workdir, runs)
     raise SystemExit
   grid.check_workdir(workdir, config, axes, runs)
   if given.cluster == 'slurm':
-    parts = given.parts or given.slurm.nodes
-    cluster = launch.Slurm(workdir, given.slurm.to_dict(), parts)
+    options = config_lib.change(ml_collections.ConfigDict(SLURM), given.slurm)
+    parts = given.parts or options.nodes
+    cluster = Slurm(workdir, options.to_dict(), parts)
   else:
-    cluster = launch.Here(workdir, given.jobs)
+    cluster = Local(workdir, given.jobs)
   if shows_cost or given.dry_run:
     show_cost(workdir, runs, *plan.device_of_flags())
   if given.dry_run:
     raise SystemExit
-  with jobs.claim(workdir / 'jobs' / 'launcher.lock', seconds=0) as alone:
+  with locks.claim(workdir / 'jobs' / 'launcher.lock', seconds=0) as alone:
     if not alone:
       raise UserError(f'--workdir={workdir}: another launcher is at work there; see --status.')
     # Here and once: data that is missing is told, and data made on first use is made by one alone.
-    config_lib.dataset_of(config).open(Path(config.data.dir).expanduser(), 'train')
+    registry.open_source(config.data)
     grid.write(workdir, config, axes)
     if given.retry:
       for run in runs:
-        for failure in launch.failures(workdir, run):
+        for failure in records.failures(workdir, run):
           failure.unlink()
-    left = launch.launch(workdir, runs, cluster)
+    left = queue.launch(workdir, runs, cluster)
   for name in left:
-    print(f'{name} did not come to its end:\n{launch.last_words(workdir, name)}', file=sys.stderr)
+    print(f'{name} did not come to its end:\n{records.last_words(workdir, name)}', file=sys.stderr)
   if left:
     print('Started again, a sweep goes on; with --retry also with what failed.', file=sys.stderr)
     raise SystemExit(1)
@@ -157,7 +159,7 @@ def run_paper(paper: papers.Paper, name: str) -> None:
       figures.write_frontier(workdir, workdir / asked.figure, paper.study)
 
   define_flags(asked.config, asked.grid)
-  cli.run(main)
+  command.run(main)
 
 
 def main(argv: list[str]) -> None:
@@ -168,4 +170,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   define_flags()
-  cli.run(main)
+  command.run(main)

@@ -8,19 +8,26 @@ folder that is named by it: `p_uncond=0.1`, `p_uncond=0.1,learning_rate=0.001`.
 import copy
 import itertools
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import ml_collections
 
+from cfg_jax import papers
 from cfg_jax.core import config as config_lib
+from cfg_jax.core import files
 from cfg_jax.core.checkpoint import steps_on_disk
 from cfg_jax.core.errors import UserError
-from cfg_jax.generate.draw import sample_sets
+from cfg_jax.core.versions import new_field
+from cfg_jax.evaluate.owners import OWNERS
+from cfg_jax.generate.store import sample_sets
+from cfg_jax.methods import drawing
 
 Axes = dict[str, list]
+W = 'sample.guidance.w'  # a list: its values are drawn together, from one noise, by one program
+# What the paper's own sweep varies is in the name of every model.
+ALWAYS_NAMED = tuple(axis.partition('=')[0] for axis in papers.DEFAULT.grid)
 
 
 class Sampling(NamedTuple):
@@ -41,7 +48,7 @@ class Run(NamedTuple):
 def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
   """Axes from 'FIELD=VALUE,VALUE,…', the values of the field's type in config.
 
-  Raises ValueError where there is no such field, no value, or one of another type.
+  Raises UserError where there is no such field, no value, or one of another type.
   """
   axes = {}
   for text in texts:
@@ -50,49 +57,27 @@ def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
       raise UserError(f'--grid {field} is given twice: join its values with commas.')
     if not values:
       raise UserError(f'--grid {text} names no value, so the grid is empty: FIELD=VALUE,VALUE,….')
-    kind = float if field == 'sample.w' else _type(field, config)
-    axes[field] = [_value(value, kind, text) for value in values.split(',')]
+    like = {'step': 0, W: 0.0}.get(field)
+    if like is None:
+      like = config_lib.get(config, field)
+    if isinstance(like, tuple | list):
+      raise UserError(f'--grid {field}: an axis takes single values, and this is a list.')
+    axes[field] = [config_lib.parse(value, like, field) for value in values.split(',')]
+    if any('/' in str(value) for value in axes[field]):
+      raise UserError(f'--grid {text}: a value with / cannot be part of a folder name.')
   if not axes:
     raise UserError('--grid names no axis, so the grid is empty: FIELD=VALUE,VALUE,….')
   return axes
 
 
-def _type(field: str, config: ml_collections.ConfigDict) -> type:
-  if field == 'step':
-    return int
-  *groups, name = field.split('.')
-  try:
-    for group in groups:
-      config = config[group]
-    kind = config.get_type(name)
-  except (AttributeError, KeyError, TypeError):
-    raise UserError(f'--grid {field}: the config has no such field.') from None
-  if kind not in (bool, int, float, str):
-    raise UserError(f'--grid {field}: an axis takes single values, and this is a {kind.__name__}.')
-  return kind
-
-
-def _value(text: str, kind: type, axis: str) -> bool | int | float | str:
-  try:
-    value = {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
-  except (KeyError, ValueError):
-    value = math.nan
-  if isinstance(value, float) and not math.isfinite(value):
-    names = {bool: 'true or false', int: 'a whole number', float: 'a number'}
-    raise UserError(f'--grid {axis}: {text!r} is not {names[kind]}.')
-  if isinstance(value, str) and '/' in value:
-    raise UserError(f'--grid {axis}: {text!r} cannot be part of a folder name.')
-  return value
-
-
 def runs_of(config: ml_collections.ConfigDict, axes: Axes) -> list[Run]:
   """Every model and sampling of a grid, in the order of its axes.
 
-  Raises ValueError where a config is wrong, or two cells would have one place on disk.
+  Raises UserError where a config is wrong, or two cells would have one place on disk.
   """
   config = copy.deepcopy(config)
   axes = dict(axes)
-  config.sample.w = tuple(axes.pop('sample.w', config.sample.w))
+  config.sample.guidance.w = tuple(axes.pop(W, config.sample.guidance.w))
   of_sampling = [f for f in axes if f == 'step' or f.startswith(('sample.', 'evaluate.'))]
   of_training = [f for f in axes if f not in of_sampling]
   runs = []
@@ -104,7 +89,8 @@ def runs_of(config: ml_collections.ConfigDict, axes: Axes) -> list[Run]:
       changes = dict(zip(of_sampling, settings))
       sampling = Sampling(copy.deepcopy(model), changes.pop('step', model.train.num_steps))
       sampling.config.update_from_flattened_dict(changes)
-      config_lib.validate(sampling.config, 1)
+      config_lib.check(sampling.config, OWNERS, 1)
+      drawing.check_guidance(sampling.config, sampling.config.sample.guidance.w)
       samplings.append(sampling)
     runs.append(Run(_name(model, of_training), model, tuple(samplings)))
   _check_identities(runs)
@@ -112,20 +98,20 @@ def runs_of(config: ml_collections.ConfigDict, axes: Axes) -> list[Run]:
 
 
 def _name(config, fields):
-  """p_uncond always, then what else is an axis."""
-  parts = []
-  for field in dict.fromkeys(('train.p_uncond', *fields)):
-    value = config_lib.flat(config.to_dict())[field]
+  """The model's folder: `ALWAYS_NAMED`, where its method has them, then what else is an axis."""
+  values, parts = config_lib.flat(config.to_dict()), []
+  for field in dict.fromkeys((*(f for f in ALWAYS_NAMED if f in values), *fields)):
+    value = values[field]
     shown = f'{value:g}' if isinstance(value, float) else value
-    parts.append(f'{field.removeprefix("train.")}={shown}')
-  return ','.join(parts)
+    parts.append(f'{field.removeprefix("train.").removeprefix("method.")}={shown}')
+  return ','.join(parts) or 'model'
 
 
 def _check_identities(runs):
   seen = set()
   for run in runs:
     for s in run.samplings:
-      for sample_set in sample_sets(s.config, s.step):
+      for sample_set in sample_sets(s.config.sample, s.step):
         cell = f'{run.name}/{sample_set.path}'
         identity = cell, s.config.sample.num_samples, s.config.evaluate.extractor
         if identity in seen:
@@ -136,12 +122,11 @@ def _check_identities(runs):
 def check_workdir(
   workdir: Path, config: ml_collections.ConfigDict, axes: Axes, runs: list[Run]
 ) -> None:
-  """Raises ValueError where workdir was made by another config, or lacks a checkpoint asked for."""
-  config_lib.hold_against(
-    config, workdir / 'sweep.json', (*config_lib.MAY_CHANGE, 'train.p_uncond', *axes)
-  )
+  """Raises UserError where workdir was made by another config, or lacks a checkpoint asked for."""
+  may_change = (*config_lib.MAY_CHANGE, *ALWAYS_NAMED, *axes)
+  config_lib.check_unchanged(config, workdir / 'sweep.json', may_change)
   for run in runs:
-    config_lib.hold_against(run.config, workdir / run.name / 'config.json')
+    config_lib.check_unchanged(run.config, workdir / run.name / 'config.json')
     train = run.config.train
     saved = {*range(train.checkpoint_every, train.num_steps, train.checkpoint_every)}
     kept = {*sorted(saved | {train.num_steps})[-train.keep_checkpoints :]}
@@ -157,13 +142,16 @@ def check_workdir(
 
 def write(workdir: Path, config: ml_collections.ConfigDict, axes: Axes) -> None:
   """Records the sweep in workdir/sweep.json."""
-  text = json.dumps({'config': json.loads(config.to_json()), 'grid': axes}, indent=2)
-  config_lib.write_atomically(workdir / 'sweep.json', text + '\n')
+  record = {'config': json.loads(config.to_json()), 'grid': axes}
+  files.write_json(workdir / 'sweep.json', record)
 
 
 def read(workdir: Path) -> tuple[ml_collections.ConfigDict, Axes]:
-  """What `write` wrote; ValueError where there is none."""
+  """What `write` wrote, also in version 1; UserError where there is none."""
   path = workdir / 'sweep.json'
   if not path.exists():
     raise UserError(f'--config is missing, and --workdir={workdir} holds no sweep ({path.name}).')
-  return config_lib.read(path), json.loads(path.read_text())['grid']
+  config, axes = config_lib.read(path), files.read_json(path).get('grid')
+  if not isinstance(axes, dict):
+    raise UserError(f'{path} is damaged (no grid): give --config and --grid, which write it again.')
+  return config, {new_field(field): values for field, values in axes.items()}

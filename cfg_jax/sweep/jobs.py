@@ -4,23 +4,20 @@ A job holds a lock on its model while it works. The system lets go of it however
 whoever starts a sweep again sees what is still at work, and no model is worked on twice.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import submitit
 
-from cfg_jax.core import command as cli
-from cfg_jax.core import processes, sharding
+from cfg_jax.core import command, processes, sharding
+from cfg_jax.core.locks import claim
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.draw import generate
+from cfg_jax.plan import cost
 from cfg_jax.sweep.grid import Run
 from cfg_jax.train.loop import train
 
@@ -114,7 +111,7 @@ class Job:
         raise
 
   def _work(self, environment):
-    cli.hush_libraries()
+    command.hush_libraries()
     config, folder = self.run.config, self.workdir / self.run.name
     batch_sizes = {s.config.sample.batch_size for s in self.run.samplings}
     if self.stage == 'train':
@@ -123,7 +120,7 @@ class Job:
       processes.start()
     sharding.setup_jax(config.train.batch_size, *batch_sizes, channels=config.model.channels)
     if self.stage in ('all', 'train'):
-      train(config, folder)
+      train(config, folder, cost.peak_images_per_s(config))
     if self.stage == 'generate':
       sampling = self.run.samplings[self.sampling]
       indices = self.part_of(sampling.config.sample.num_samples)
@@ -140,48 +137,3 @@ def _set_cuda_devices(devices):
     os.environ.pop('CUDA_VISIBLE_DEVICES', None)
   else:
     os.environ['CUDA_VISIBLE_DEVICES'] = devices
-
-
-@contextlib.contextmanager
-def claim(path: Path, shared: bool = False, seconds: float = 2.0) -> Iterator[bool]:
-  """Holds the lock at path, by the system's leave; yields False where another process has it.
-
-  The file says which process holds it. shared: with others that share it. seconds: how long to try,
-  since `held` takes the lock for a moment to look.
-  """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open('a+') as file:
-    deadline = time.monotonic() + seconds
-    while not (claimed := _lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)):
-      if time.monotonic() > deadline:
-        break
-      time.sleep(0.1)
-    if claimed:
-      file.truncate(0)
-      file.write(f'{os.getpid()} {socket.gethostname()}')
-      file.flush()
-    yield claimed
-
-
-def held(path: Path) -> bool:
-  """Whether any process holds the lock at path."""
-  if not path.exists():
-    return False
-  with path.open('r+') as file:
-    return not _lock(file, fcntl.LOCK_EX)
-
-
-def holder(path: Path) -> int | None:
-  """The id of the process that holds the lock at path, if it is on this machine."""
-  pid, _, host = path.read_text().partition(' ') if held(path) else ('', '', '')
-  return int(pid) if host == socket.gethostname() else None
-
-
-def _lock(file, kind):
-  try:
-    fcntl.flock(file, kind | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return False
-  except OSError:
-    pass  # a file system without locks: there is none to respect
-  return True

@@ -1,6 +1,5 @@
 """How far a sweep is, as the files of its work directory tell it: for the launcher and --status."""
 
-import json
 import shutil
 import sys
 import time
@@ -8,12 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cfg_jax.core.checkpoint import steps_on_disk
-from cfg_jax.evaluate import scoring as external
-from cfg_jax.generate.draw import sample_sets
+from cfg_jax.core.files import read_jsonl
+from cfg_jax.evaluate import scoring
+from cfg_jax.generate.store import sample_sets
+from cfg_jax.plan import cost
 from cfg_jax.sweep.grid import Run, Sampling
 
 
-class Look(NamedTuple):
+class Status(NamedTuple):
   """What there is of a run, and in `calls` how many network calls for one image are still to do."""
 
   step: int
@@ -32,7 +33,7 @@ class Look(NamedTuple):
     return self.trained and (self.images, self.cells) == (self.num_images, self.num_cells)
 
 
-def look(workdir: Path, run: Run) -> Look:
+def read(workdir: Path, run: Run) -> Status:
   """Reads the files of one run."""
   folder, train = workdir / run.name, run.config.train
   trained = max(steps_on_disk(folder), default=0) >= train.num_steps
@@ -40,19 +41,19 @@ def look(workdir: Path, run: Run) -> Look:
   images = num_images = calls = cells = num_cells = 0
   for sampling in run.samplings:
     n = sampling.config.sample.num_samples
-    for sample_set in sample_sets(sampling.config, sampling.step):
+    for sample_set in sample_sets(sampling.config.sample, sampling.step):
       present = len(sample_set.present(folder) & set(range(n)))
       images += present
       num_images += n
-      calls += (n - present) * sample_set.num_steps * (1 if sample_set.w == 0 else 2)
+      calls += (n - present) * cost.image_calls(sampling.config.sample, sample_set.w)
     cells += len(evaluated(folder, sampling))
-    num_cells += len(sampling.config.sample.w)
-  return Look(step, train.num_steps, note, trained, images, num_images, calls, cells, num_cells)
+    num_cells += len(sampling.config.sample.guidance.w)
+  return Status(step, train.num_steps, note, trained, images, num_images, calls, cells, num_cells)
 
 
 def _training(folder, train):
   """The last logged step, and a few words on it."""
-  lines = json_lines(folder / 'metrics.jsonl')
+  lines = read_jsonl(folder / 'metrics.jsonl')
   if not lines:
     return 0, ''
   last = lines[-1]
@@ -62,7 +63,7 @@ def _training(folder, train):
 
 def missing(folder: Path, sampling: Sampling, indices: range) -> bool:
   """Whether any image with one of these indices is still to be drawn."""
-  sets = sample_sets(sampling.config, sampling.step)
+  sets = sample_sets(sampling.config.sample, sampling.step)
   return any(not set(indices) <= s.present(folder) for s in sets)
 
 
@@ -70,22 +71,13 @@ def evaluated(folder: Path, sampling: Sampling) -> list[dict]:
   """The lines of evals.jsonl that are of this sampling's cells."""
   config = sampling.config
   ours = {'n': config.sample.num_samples, 'extractor': config.evaluate.extractor}
-  ours |= {'dataset': config.data.name, 'metric_settings': external.METRIC_SETTINGS}
-  paths = {s.path for s in sample_sets(config, sampling.step)}
+  ours |= {'dataset': config.data.name, 'metric_settings': scoring.METRIC_SETTINGS}
+  paths = {s.path for s in sample_sets(config.sample, sampling.step)}
   lines = {}
-  for line in json_lines(folder / 'evals.jsonl'):
+  for line in read_jsonl(folder / 'evals.jsonl'):
     if line.get('samples') in paths and ours.items() <= line.items():
       lines[line['samples']] = line
   return list(lines.values())
-
-
-def json_lines(path: Path) -> list[dict]:
-  """The lines of a file that others append to, without one that is not yet whole."""
-  if not path.exists():
-    return []
-  return [
-    json.loads(line) for line in path.read_text().splitlines(keepends=True) if line[-1] == '\n'
-  ]
 
 
 class Board:
@@ -99,19 +91,19 @@ class Board:
   def __init__(self, seconds: float = 15.0):
     """Writes to stdout."""
     self._live = sys.stdout.isatty()
-    self._seconds, self._height, self._told = seconds, 0, {}
+    self._seconds, self._height, self._printed = seconds, 0, {}
 
-  def show(self, rows: list[tuple[str, Look, str]]) -> None:
-    """Shows (name, look, state) for each run."""
+  def show(self, rows: list[tuple[str, Status, str]]) -> None:
+    """Shows (name, status, state) for each run."""
     cells = [
       (
         name,
-        f'{look.step}/{look.num_steps}',
-        f'{look.images}/{look.num_images}',
-        f'{look.cells}/{look.num_cells}',
-        ', '.join(filter(None, (state, look.note if state == 'running' else ''))),
+        f'{status.step}/{status.num_steps}',
+        f'{status.images}/{status.num_images}',
+        f'{status.cells}/{status.num_cells}',
+        ', '.join(filter(None, (state, status.note if state == 'running' else ''))),
       )
-      for name, look, state in rows
+      for name, status, state in rows
     ]
     if self._live:
       width = shutil.get_terminal_size().columns - 1  # a line that wraps would be two
@@ -120,13 +112,13 @@ class Board:
       print(up + ''.join(f'\r\x1b[K{line}\n' for line in lines), end='', flush=True)
       self._height = len(lines)
       return
-    for (name, look, state), (_, step, images, evaluated, words) in zip(rows, cells):
-      stage = state, look.trained, look.images == look.num_images, look.done
-      before, then, line = self._told.get(name, (None, 0.0, ''))
+    for (name, status, state), (_, step, images, evaluated, words) in zip(rows, cells):
+      stage = state, status.trained, status.images == status.num_images, status.done
+      before, then, line = self._printed.get(name, (None, 0.0, ''))
       now = time.monotonic()
       text = f'{name}: step {step}, images {images}, evaluated {evaluated}: {words}'
       if stage != before or (now - then > self._seconds and text != line):
-        self._told[name] = stage, now, text
+        self._printed[name] = stage, now, text
         print(text, flush=True)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core.errors import UserError
 from cfg_jax.sweep import grid
 from tests.conftest import TINY, load_config
 
@@ -16,27 +17,29 @@ def runs_of(config, *texts):
 def test_training_axes_make_models_and_sampling_axes_share_them(tiny):
   runs = runs_of(
     tiny,
-    'train.p_uncond=0.1,0.50',
-    'sample.num_steps=4,8',
+    'method.p_uncond=0.1,0.50',
+    'sample.sampler.num_steps=4,8',
     'train.learning_rate=1e-3,3e-4',
     'sample.ema=true,false',
-    'sample.w=0,0.5,4',
+    'sample.guidance.w=0,0.5,4',
   )
   assert [run.name for run in runs] == [
     f'p_uncond={p},learning_rate={rate}' for p in ('0.1', '0.5') for rate in ('0.001', '0.0003')
   ]
   for run, rate in zip(runs, (1e-3, 3e-4, 1e-3, 3e-4)):
     assert run.config.train.learning_rate == rate
-    settings = [(s.config.sample.num_steps, s.config.sample.ema) for s in run.samplings]
+    settings = [(s.config.sample.sampler.num_steps, s.config.sample.ema) for s in run.samplings]
     assert settings == [(4, True), (4, False), (8, True), (8, False)]
     for s in run.samplings:
-      assert s.config.sample.w == (0.0, 0.5, 4.0) and s.step == tiny.train.num_steps
+      assert s.config.sample.guidance.w == (0.0, 0.5, 4.0) and s.step == tiny.train.num_steps
       assert s.config.train == run.config.train
-  assert tiny.sample.w == TINY['sample.w']  # the caller's config is left as it was
+  assert (
+    tiny.sample.guidance.w == TINY['sample.guidance.w']
+  )  # the caller's config is left as it was
 
 
 def test_a_model_is_called_by_its_p_uncond_and_what_else_is_an_axis(tiny):
-  assert [r.name for r in runs_of(tiny, 'sample.num_steps=4,8')] == ['p_uncond=0.1']
+  assert [r.name for r in runs_of(tiny, 'sample.sampler.num_steps=4,8')] == ['p_uncond=0.1']
   names = [r.name for r in runs_of(tiny, 'model.channels=8,16', 'seed=3')]
   assert names == ['p_uncond=0.1,model.channels=8,seed=3', 'p_uncond=0.1,model.channels=16,seed=3']
 
@@ -45,28 +48,29 @@ def test_a_model_is_called_by_its_p_uncond_and_what_else_is_an_axis(tiny):
   'texts, says',
   (
     ([], 'the grid is empty'),
-    (['train.p_uncond='], 'names no value, so the grid is empty'),
-    (['train.p_uncond'], 'names no value, so the grid is empty'),
-    (['sample.w=0,x'], "'x' is not a number"),
-    (['sample.w=0,,1'], "'' is not a number"),
-    (['sample.w=nan'], "'nan' is not a number"),
-    (['sample.num_steps=1.5'], "'1.5' is not a whole number"),
+    (['method.p_uncond='], 'names no value, so the grid is empty'),
+    (['method.p_uncond'], 'names no value, so the grid is empty'),
+    (['sample.guidance.w=0,x'], "'x' is not a number"),
+    (['sample.guidance.w=0,,1'], "'' is not a number"),
+    (['sample.guidance.w=nan'], 'sample.guidance.w=.nan,. must be finite numbers'),
+    (['sample.sampler.num_steps=1.5'], "'1.5' is not a whole number"),
     (['sample.ema=maybe'], "'maybe' is not true or false"),
     (['train.p_unkond=0.1'], 'the config has no such field'),
-    (['train=0.1'], 'takes single values'),
+    (['train=0.1'], 'the config has no such field'),
     (['model.channel_mults=1,2'], 'takes single values'),
     (['data.dir=/a,/b'], 'cannot be part of a folder name'),
     (['seed=0', 'seed=1'], 'is given twice'),
-    (['train.p_uncond=0.1,2'], 'train.p_uncond=2.0 is a probability'),
-    # One identity, in four ways.
-    (['train.p_uncond=0.1,0.10'], 'two cells of the grid are both p_uncond=0.1/'),
-    (['train.p_uncond=0.1,0.10000001'], 'two cells of the grid are both p_uncond=0.1/'),
+    (['method.p_uncond=0.1,2'], 'method.p_uncond=2.0 is a probability'),
+    # One identity, in several ways.
+    (['method.p_uncond=0.1,0.10'], 'two cells of the grid are both p_uncond=0.1/'),
+    (['method.p_uncond=0.1,0.10000001'], 'two cells of the grid are both p_uncond=0.1/'),
     (['sample.batch_size=8,16'], 'two cells of the grid are both p_uncond=0.1/'),
-    (['sample.w=0.1,0.10000001'], 'w=0.1: name each value of --grid once'),
+    (['sample.guidance.w=0.1,0.10'], 'names a guidance strength twice'),
+    (['method.p_uncond=0,0.1'], 'guides with ∅, which this network has never seen'),
   ),
 )
 def test_what_is_wrong_with_a_grid_is_one_line(tiny, texts, says):
-  with pytest.raises(ValueError, match=says) as raised:
+  with pytest.raises(UserError, match=says) as raised:
     runs_of(tiny, *texts)
   assert len(str(raised.value).splitlines()) == 1
 
@@ -76,25 +80,25 @@ def test_another_config_is_refused_and_more_of_the_grid_is_not(tiny, tmp_path):
     axes = grid.parse(texts, config)
     grid.check_workdir(tmp_path, config, axes, grid.runs_of(config, axes))
 
-  axes = grid.parse(['train.p_uncond=0.1'], tiny)
-  check(tiny, 'train.p_uncond=0.1')
+  axes = grid.parse(['method.p_uncond=0.1'], tiny)
+  check(tiny, 'method.p_uncond=0.1')
   grid.write(tmp_path, tiny, axes)
   [run] = grid.runs_of(tiny, axes)
   config_lib.record(run.config, tmp_path / run.name)
-  check(tiny, 'train.p_uncond=0.1,0.2', 'sample.w=3', 'sample.num_steps=3')
-  check(tiny, 'train.p_uncond=0.1', 'train.learning_rate=1e-4')
+  check(tiny, 'method.p_uncond=0.1,0.2', 'sample.guidance.w=3', 'sample.sampler.num_steps=3')
+  check(tiny, 'method.p_uncond=0.1', 'train.learning_rate=1e-4')
   read, read_axes = grid.read(tmp_path)
-  assert read_axes == {'train.p_uncond': [0.1]}
+  assert read_axes == {'method.p_uncond': [0.1]}
   assert grid.runs_of(read, read_axes)[0].config.to_dict() == run.config.to_dict()
 
   other = load_config('digits', **TINY, **{'data.dir': tiny.data.dir, 'train.learning_rate': 1e-4})
   before = {p: p.read_bytes() for p in tmp_path.rglob('*.json')}
   with pytest.raises(ValueError, match='made by another config') as raised:
-    check(other, 'train.p_uncond=0.2')  # not even where it has no model yet
+    check(other, 'method.p_uncond=0.2')  # not even where it has no model yet
   assert 'train.learning_rate: 0.002 → 0.0001' in str(raised.value)
   (tmp_path / 'sweep.json').unlink()
   with pytest.raises(ValueError, match='p_uncond=0.1 was made by another config'):
-    check(other, 'train.p_uncond=0.1')
+    check(other, 'method.p_uncond=0.1')
   assert all(p.read_bytes() == b for p, b in before.items() if p.name == 'config.json')
 
 
@@ -116,5 +120,7 @@ def test_without_config_the_work_directory_says_what_the_sweep_is(tmp_path):
 
 
 def test_the_record_is_json(tiny, tmp_path):
-  grid.write(tmp_path, tiny, {'sample.w': [0.0, 0.1]})
-  assert json.loads((tmp_path / 'sweep.json').read_text())['grid'] == {'sample.w': [0.0, 0.1]}
+  grid.write(tmp_path, tiny, {'sample.guidance.w': [0.0, 0.1]})
+  assert json.loads((tmp_path / 'sweep.json').read_text())['grid'] == {
+    'sample.guidance.w': [0.0, 0.1]
+  }

@@ -38,7 +38,7 @@ def losses(folder):
 def local(tmp_path_factory, data_dir):
   """The sweep as the local engine does it."""
   workdir = tmp_path_factory.mktemp('local') / 'sweep'
-  done = run('cfg_jax.sweep', *tiny_flags(workdir, data_dir), '--grid=train.p_uncond=0.1,0.5')
+  done = run('cfg_jax.sweep', *tiny_flags(workdir, data_dir), '--grid=method.p_uncond=0.1,0.5')
   assert done.returncode == 0, done.stderr
   return workdir
 
@@ -46,7 +46,7 @@ def local(tmp_path_factory, data_dir):
 def test_a_sweep_gives_the_numbers_of_the_local_engine(local, tmp_path, data_dir):
   """Array jobs: one training a model, two that share its samples, one that evaluates."""
   workdir = tmp_path / 'sweep'
-  argv = [*tiny_flags(workdir, data_dir), '--grid=train.p_uncond=0.1,0.5', *SLURM, '--parts=2']
+  argv = [*tiny_flags(workdir, data_dir), '--grid=method.p_uncond=0.1,0.5', *SLURM, '--parts=2']
   done = run('cfg_jax.sweep', *argv)
   assert done.returncode == 0, done.stderr
   assert (workdir / 'report.csv').read_bytes() == (local / 'report.csv').read_bytes()
@@ -69,7 +69,7 @@ def test_a_job_that_slurm_declines_is_one_line(tmp_path, data_dir):
 
 def test_a_training_job_of_two_processes(local, tmp_path, data_dir):
   workdir = tmp_path / 'sweep'
-  axis = '--grid=train.p_uncond=0.1'
+  axis = '--grid=method.p_uncond=0.1'
   two = ('--slurm.tasks_per_node=2', '--slurm.cpus_per_task=1')
   done = run('cfg_jax.sweep', *tiny_flags(workdir, data_dir), axis, *SLURM, *two)
   assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_a_job_preempted_and_out_of_time_ends_after_requeues(tmp_path, data_dir)
   workdir = tmp_path / 'sweep'
   run_folder = workdir / 'p_uncond=0.1'
   changes = {'train.num_steps': 3000, 'train.checkpoint_every': 10**6, 'train.log_every': 50}
-  argv = [*tiny_flags(workdir, data_dir, **changes), '--grid=train.p_uncond=0.1', *SLURM]
+  argv = [*tiny_flags(workdir, data_dir, **changes), '--grid=method.p_uncond=0.1', *SLURM]
   launcher = command('cfg_jax.sweep', *argv)
 
   def step():

@@ -13,48 +13,47 @@ import numpy as np
 import pytest
 
 from cfg_jax import papers
+from cfg_jax.core import locks
 from cfg_jax.core.checkpoint import steps_on_disk
-from cfg_jax.generate import draw as generate
-from cfg_jax.plan import devices, run_costs
+from cfg_jax.generate.store import sample_sets
+from cfg_jax.plan import cost, devices
 from cfg_jax.report import cells
 from cfg_jax.sweep import __main__ as sweep
-from cfg_jax.sweep import grid, jobs
-from cfg_jax.sweep import queue as launch
-from cfg_jax.sweep import status as board
+from cfg_jax.sweep import grid, jobs, records, status
 from tests.conftest import ROOT, command, run, tiny_flags
 
 W = tuple(i / 10 for i in range(41))
 
 
-def test_a_look_counts_what_is_left(tiny, tmp_path):
-  [model] = grid.runs_of(tiny, {'train.p_uncond': [0.1], 'sample.num_steps': [4, 8]})
-  look = board.look(tmp_path, model)
-  assert not look.done and not look.trained and (look.step, look.num_steps) == (0, 12)
-  assert (look.num_images, look.num_cells) == (2 * 2 * 20, 4)
-  assert look.calls == 20 * (1 + 2) * (4 + 8)  # w = 0 takes one call a step, w = 1 two
+def test_a_status_counts_what_is_left(tiny, tmp_path):
+  [model] = grid.runs_of(tiny, {'method.p_uncond': [0.1], 'sample.sampler.num_steps': [4, 8]})
+  found = status.read(tmp_path, model)
+  assert not found.done and not found.trained and (found.step, found.num_steps) == (0, 12)
+  assert (found.num_images, found.num_cells) == (2 * 2 * 20, 4)
+  assert found.calls == 20 * (1 + 2) * (4 + 8)  # w = 0 takes one call a step, w = 1 two
 
   folder = tmp_path / model.name
   (folder / 'checkpoints' / '12').mkdir(parents=True)
   for sampling in model.samplings:
-    for sample_set in generate.sample_sets(sampling.config, sampling.step):
+    for sample_set in sample_sets(sampling.config.sample, sampling.step):
       sample_set.write(folder, 5, np.zeros((15, 8, 8, 1), np.uint8), np.zeros(15, np.int32))
-  look = board.look(tmp_path, model)
-  assert look.trained and not look.done and look.images == 2 * 2 * 15
-  assert look.calls == 5 * (1 + 2) * (4 + 8)
+  found = status.read(tmp_path, model)
+  assert found.trained and not found.done and found.images == 2 * 2 * 15
+  assert found.calls == 5 * (1 + 2) * (4 + 8)
   first, second = (jobs.Job(tmp_path, model, 'generate', 1, (k, 2)) for k in (0, 1))
-  assert board.missing(folder, model.samplings[1], first.part_of(20))
-  assert not board.missing(folder, model.samplings[1], second.part_of(20))
+  assert status.missing(folder, model.samplings[1], first.part_of(20))
+  assert not status.missing(folder, model.samplings[1], second.part_of(20))
 
 
-LOOK = board.Look(3, 12, 'loss 1', False, 0, 40, 160, 0, 2)
+STATUS = status.Status(3, 12, 'loss 1', False, 0, 40, 160, 0, 2)
 
 
 def test_a_terminal_shows_one_live_table(monkeypatch, capsys):
   monkeypatch.setattr('sys.stdout.isatty', lambda: True)
   monkeypatch.setenv('COLUMNS', '48')
-  shown = board.Board()
+  shown = status.Board()
   for step in (3, 4):
-    shown.show([('a', LOOK._replace(step=step), 'running'), ('b' * 40, LOOK, 'waiting')])
+    shown.show([('a', STATUS._replace(step=step), 'running'), ('b' * 40, STATUS, 'waiting')])
   first, second = capsys.readouterr().out.split('\x1b[3A')  # up to where the table began
   for text, step in ((first, '3/12'), (second, '4/12')):
     head, a, b = (line.removeprefix('\r\x1b[K') for line in text.rstrip().split('\n'))
@@ -63,9 +62,13 @@ def test_a_terminal_shows_one_live_table(monkeypatch, capsys):
 
 
 def test_elsewhere_a_line_is_told_once_and_when_something_is_new(capsys):
-  shown = board.Board(seconds=1000)
-  for look, state in ((LOOK, 'waiting'), (LOOK, 'running'), (LOOK._replace(step=4), 'running')):
-    shown.show([('a', look, state)])
+  shown = status.Board(seconds=1000)
+  for found, state in (
+    (STATUS, 'waiting'),
+    (STATUS, 'running'),
+    (STATUS._replace(step=4), 'running'),
+  ):
+    shown.show([('a', found, state)])
   assert capsys.readouterr().out.splitlines() == [
     'a: step 3/12, images 0/40, evaluated 0/2: waiting',
     'a: step 3/12, images 0/40, evaluated 0/2: running, loss 1',
@@ -73,13 +76,13 @@ def test_elsewhere_a_line_is_told_once_and_when_something_is_new(capsys):
 
 
 def test_the_dry_run_says_what_it_costs_and_does_nothing(tiny, tmp_path, capsys):
-  runs = grid.runs_of(tiny, {'train.p_uncond': [0.1, 0.5]})
+  runs = grid.runs_of(tiny, {'method.p_uncond': [0.1, 0.5]})
   sweep.show_cost(tmp_path, runs, devices.DEVICES['h100'], 8, 0.4)
   head, first, second, last = capsys.readouterr().out.splitlines()[1:]
   assert head.split() == ['model', 'steps', 'images', 'cells', 'PFLOP', 'hours']
   assert first.split()[:4] == ['p_uncond=0.1', '12', '40', '2']
   assert first.split()[1:] == second.split()[1:]
-  flops = run_costs.image_flops(tiny)
+  flops = cost.image_flops(tiny)
   work = 12 * 16 * flops.train.compiler + 20 * (1 + 2) * 4 * flops.forward.compiler
   hours = work / (8 * devices.DEVICES['h100'].peak_flops('float32') * 0.4 * 3600)
   np.testing.assert_allclose([float(x) for x in first.split()[4:]], [work / 1e15, hours], 1e-2)
@@ -92,7 +95,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_lost(tmp_path, data_dir):
   workdir = tmp_path / 'sweep'
   for flags, says in (
     (['--cluster=slurm'], 'sbatch is not on PATH'),
-    (['--grid=sample.w=0,x'], "'x' is not a number"),
+    (['--grid=sample.guidance.w=0,x'], "'x' is not a number"),
   ):
     done = run('cfg_jax.sweep', *tiny_flags(workdir, data_dir), *flags, PATH=str(tmp_path))
     assert done.returncode == 2 and says in done.stderr, done.stderr
@@ -116,7 +119,7 @@ def wait_until(true, seconds=300):
 @pytest.mark.slow
 def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data_dir):
   """kill −9 on the launcher, then on a worker: 3 models and 41 w each, as if nothing had been."""
-  changes = {'sample.w': W, 'sample.num_steps': 2, 'sample.num_samples': 16}
+  changes = {'sample.guidance.w': W, 'sample.sampler.num_steps': 2, 'sample.num_samples': 16}
   changes['sample.batch_size'] = 320
   straight, killed = tmp_path / 'straight', tmp_path / 'killed'
 
@@ -125,22 +128,22 @@ def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data
 
   locks = [killed / 'jobs' / f'p_uncond={p}' / 'lock' for p in (0.1, 0.2, 0.5)]
   launcher = start(killed)
-  wait_until(lambda: any(map(jobs.holder, locks)))
+  wait_until(lambda: any(map(locks.holder, locks)))
   time.sleep(random.uniform(0, 5))
   launcher.kill()
   launcher.communicate()
-  at_work = [lock for lock in locks if jobs.held(lock)]
+  at_work = [lock for lock in locks if locks.held(lock)]
   files = {p: p.stat().st_mtime_ns for p in killed.glob('*/samples/**/*.npz')}
 
   launcher = start(killed)
   if at_work:  # its worker outlived it, and is waited for
     assert at_work == locks[:1]
-    wait_until(lambda: not jobs.held(locks[0]))
+    wait_until(lambda: not locks.held(locks[0]))
     assert submissions(killed)['p_uncond=0.1/all'] == 1
-  wait_until(lambda: jobs.holder(locks[1]))
+  wait_until(lambda: locks.holder(locks[1]))
   time.sleep(random.uniform(0, 5))
   name, worker = next(
-    (f'{lock.parent.name}/all', pid) for lock in locks if (pid := jobs.holder(lock))
+    (f'{lock.parent.name}/all', pid) for lock in locks if (pid := locks.holder(lock))
   )
   os.kill(worker, signal.SIGKILL)
   out, err = launcher.communicate(timeout=500)
@@ -175,7 +178,7 @@ def test_failed_cells_are_named_and_tried_again_on_request_only(tmp_path, data_d
     done = start(*flags)
     assert done.returncode == 1, done.stderr
     assert f'{bad} did not come to its end' in done.stderr
-    assert 'FloatingPointError: ' in done.stderr and 'Try a lower' in done.stderr
+    assert 'UserError: loss is nan at step' in done.stderr and 'Try a lower' in done.stderr
     assert submissions(tmp_path / 'sweep') == {
       'p_uncond=0.1,learning_rate=0.001/all': 1,
       bad: count,
@@ -191,7 +194,7 @@ def test_ctrl_c_saves_and_goes_on(tmp_path, data_dir):
   """SIGINT to the terminal's whole group, as Ctrl-C sends it: the worker saves and ends first."""
   workdir = tmp_path / 'sweep'
   changes = {'train.num_steps': 2000, 'train.checkpoint_every': 9999}
-  argv = [*tiny_flags(workdir, data_dir, **changes), '--grid=train.p_uncond=0.1']
+  argv = [*tiny_flags(workdir, data_dir, **changes), '--grid=method.p_uncond=0.1']
   process = subprocess.Popen(
     [sys.executable, '-m', 'cfg_jax.sweep', *argv], cwd=ROOT, start_new_session=True
   )
@@ -199,12 +202,12 @@ def test_ctrl_c_saves_and_goes_on(tmp_path, data_dir):
   wait_until(lambda: metrics.exists() and metrics.read_text())
   os.killpg(process.pid, signal.SIGINT)
   assert process.wait(timeout=200) == 130
-  assert not jobs.held(workdir / 'jobs' / 'p_uncond=0.1' / 'lock')
+  assert not locks.held(workdir / 'jobs' / 'p_uncond=0.1' / 'lock')
   [saved] = steps_on_disk(workdir / 'p_uncond=0.1')
   assert 0 < saved < 2000
   done = run('cfg_jax.sweep', *argv)
   assert done.returncode == 0, done.stderr
   steps = [json.loads(line)['step'] for line in metrics.read_text().splitlines()]
   assert steps == sorted(set(steps)) and steps[-1] == 2000
-  log = launch.last_words(workdir, 'p_uncond=0.1/all')
+  log = records.last_words(workdir, 'p_uncond=0.1/all')
   assert 'Traceback' not in log
