@@ -7,6 +7,7 @@ A setting is changed in one way everywhere, whether the config is a file or a ru
 `--config.train.batch_size=128`, the spelling of ml_collections' flags, is the same.
 """
 
+import errno
 import logging as python_logging
 import sys
 from collections.abc import Callable, Sequence
@@ -20,12 +21,19 @@ from cfg_jax.core.errors import UserError
 
 # --config.FIELD=VALUE is --set FIELD=VALUE, and --slurm.FIELD=VALUE is --slurm FIELD=VALUE.
 DOTTED = {'config': 'set', 'slurm': 'slurm'}
+# What a disk or its rights refuse: nobody's bug, and nothing that was complete is lost.
+OF_THE_SYSTEM = (
+  *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+  *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
+REMEDY = 'Mend that and give the same command again: it goes on from what is complete.'
 
 
 def run(main: Callable[[list[str]], None], words: bool = False) -> None:
   """Parses the flags and calls main(argv); a UserError becomes its text and exit code 2.
 
-  words: whether argv may hold words beside flags; by default they are an error.
+  An OSError that the system's state explains (no space, no permission) becomes one line and exit
+  code 1. words: whether argv may hold words beside flags; by default they are an error.
   """
 
   def checked(argv: list[str]) -> None:
@@ -38,6 +46,11 @@ def run(main: Callable[[list[str]], None], words: bool = False) -> None:
   except UserError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
+  except OSError as error:
+    if error.errno not in OF_THE_SYSTEM:
+      raise
+    print(f'{error.filename or "a file"}: {error.strerror}. {REMEDY}', file=sys.stderr)
+    sys.exit(1)
 
 
 def hush_libraries() -> None:
