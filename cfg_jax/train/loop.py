@@ -10,7 +10,7 @@ import ml_collections
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import processes, sharding
+from cfg_jax.core import locks, processes, sharding
 from cfg_jax.core import state as train_state
 from cfg_jax.core.checkpoint import Checkpoints, check_path
 from cfg_jax.core.errors import UserError
@@ -35,17 +35,19 @@ def train(
   """
   check_path(workdir)
   config_lib.check(config, OWNERS, jax.device_count())
-  config_lib.record(config, workdir)
-  source = processes.first_then_others(functools.partial(registry.open_source, config.data))
-  fingerprint = prepared.fingerprint(source)
-
-  mesh = sharding.data_mesh()
-  everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  method = methods.make(config, mesh)
-  create = functools.partial(method.init, config.seed)
-  abstract = jax.eval_shape(create)
-  placed = train_state.shardings(abstract, mesh, config.train.shard_optimizer)
   with contextlib.ExitStack() as stack:  # however this ends, saves under way reach the disk
+    _work_alone(workdir, stack)
+    config_lib.record(config, workdir)
+    source = processes.first_then_others(functools.partial(registry.open_source, config.data))
+    fingerprint = prepared.fingerprint(source)
+
+    mesh = sharding.data_mesh()
+    everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
+    method = methods.make(config, mesh)
+    create = functools.partial(method.init, config.seed)
+    abstract = jax.eval_shape(create)
+    placed = train_state.shardings(abstract, mesh, config.train.shard_optimizer)
+
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(sharding.abstract(abstract, placed))
@@ -125,3 +127,11 @@ def train(
     if processes.is_first():
       print(f'Stopped by {stop.name}: step {step} is saved.')
     raise SystemExit(128 + signal.Signals[stop.name])
+
+
+def _work_alone(workdir: Path, stack: contextlib.ExitStack) -> None:
+  """Holds the run's lock until the stack is left; UserError where another process trains it."""
+  lock = Path(workdir) / 'train.lock'
+  if processes.is_first() and not stack.enter_context(locks.claim(lock, seconds=0)):
+    holder = f', process {pid}' if (pid := locks.holder(lock)) else ''
+    raise UserError(f'--workdir={workdir} is being trained by another process{holder}.')

@@ -1,29 +1,24 @@
 """Training: the same curve on any number of devices, exact resume, and honest failure."""
 
-import functools
 import hashlib
 import json
+import os
 import signal
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding, update
+from cfg_jax.core import locks, sharding
 from cfg_jax.core import state as train_state
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.state import Mean
 from cfg_jax.data import prepared
-from cfg_jax.data.batches import Batch
-from cfg_jax.equations import conditioning
-from cfg_jax.methods import classifier_free
-from cfg_jax.nets import unet
 from cfg_jax.train import loop as train
 from tests.conftest import command, load_config, run, tiny_flags
 
@@ -151,45 +146,6 @@ def test_microbatches_move_no_sample_and_the_optimizers_state_is_shared_out():
     assert held['opt_state'] - planned["Adam's two moments"] == 2 * 4
 
 
-def test_microbatches_have_the_whole_batchs_loss_and_gradient(tiny, monkeypatch):
-  """To rounding; the same λ, ε, labels and dropped units, or it would be far from that."""
-  tiny.model.dropout = 0.1
-  keep = optax.GradientTransformation(  # its state is the gradient
-    lambda params: params, lambda grads, state, params: (jax.tree.map(jnp.zeros_like, grads), grads)
-  )
-  monkeypatch.setattr(classifier_free, 'make_optimizer', lambda train: keep)
-  random = np.random.default_rng(0)
-  mesh = sharding.data_mesh()
-  params = jax.eval_shape(lambda: methods.make(tiny, mesh).init(0)).params
-  params = jax.tree.map(lambda p: random.normal(0, 0.2, p.shape).astype(np.float32), params)
-  x = random.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32)
-  batch = Batch(x, conditioning.given(jnp.arange(16) % 10))
-
-  def step(microbatches):
-    tiny.train.microbatches = microbatches
-    state = train_state.TrainState(np.int32(3), params, params, params)
-    state, metrics = jax.jit(methods.make(tiny, mesh).step)(state, batch)
-    return jax.device_get((state.opt_state, metrics))
-
-  (whole, expected), (grads, metrics) = step(1), step(4)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), metrics, expected)
-  error = jax.tree.map(np.subtract, grads, whole)
-  norm = lambda tree: np.sqrt(sum(np.square(x).sum() for x in jax.tree.leaves(tree)))  # noqa: E731
-  assert norm(error) <= 1e-5 * norm(whole)
-  for a, b in zip(jax.tree.leaves(error), jax.tree.leaves(whole)):
-    assert norm(a) <= 1e-4 * norm(b)
-
-
-def test_microbatches_keep_the_order_of_the_losses():
-  """And each sample its key, whichever part it is in."""
-  draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, 1000).astype(float))
-  gradient = lambda params, noisy, keys: (noisy.sum(), noisy + 1000 * draw(keys))  # noqa: E731
-  keys = jax.random.split(jax.random.key(0), 12)
-  grads, losses = update.in_microbatches(gradient, 3)(jnp.float32(0), jnp.arange(12.0), keys)
-  np.testing.assert_array_equal(losses, np.arange(12) + 1000 * draw(keys))
-  assert grads == np.arange(12).sum() / 3
-
-
 @pytest.mark.parametrize(('bad', 'log_every', 'logs'), [(7, 2, [2, 4, 6]), (8, 5, [5])])
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_saves_nothing(
   tiny, tmp_path, monkeypatch, bad, log_every, logs
@@ -213,76 +169,6 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_saves_nothing(
     train.train(tiny, tmp_path)
   assert Checkpoints(tmp_path).steps() == [4]
   assert [line['step'] for line in logged(tmp_path)] == logs
-
-
-def test_ema_and_warm_up(tiny):
-  """ema_k = d ema_{k−1} + (1−d) params_k, and Adam's first steps have the warm-up's length."""
-  config = tiny
-  method = methods.make(config, sharding.data_mesh())
-  state, step = method.init(config.seed), jax.jit(method.step)
-  batch = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.zeros(16, jnp.int32)))
-  ema, d = state.params, config.train.ema_decay
-  for k in range(1, 4):
-    before = state.params
-    state, _ = step(state, batch)
-    ema = optax.incremental_update(state.params, ema, 1 - d)
-    # An Adam step is at most the learning rate in every coordinate (at constant gradients).
-    moved = max(
-      float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (before, state.params)))
-    )
-    rate = config.train.learning_rate * k / config.train.warmup_steps
-    assert 0.5 * rate < moved < 1.5 * rate
-  for a, b in zip(jax.tree.leaves(ema), jax.tree.leaves(state.ema)):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
-
-
-def test_the_optimizer_is_adam_with_a_warm_up_on_clipped_gradients(tiny):
-  """Kingma & Ba's algorithm 1 in float64, on gradients of norm at most train.grad_clip."""
-  changes = {'adam_b1': 0.8, 'adam_b2': 0.95, 'grad_clip': 2.0, 'learning_rate': 0.1}
-  tiny.train.update(changes | {'warmup_steps': 3})
-  optimizer = update.make_optimizer(tiny.train)
-  random = np.random.default_rng(0)
-  x = {'a': jnp.zeros(3), 'b': jnp.zeros((2, 2))}
-  state = optimizer.init(x)
-  expected, m, v = np.zeros(7), np.zeros(7), np.zeros(7)
-  for k, size in enumerate((30.0, 0.1, 5.0, 1.0, 20.0), start=1):
-    g = random.normal(0, size, 7)
-    grads = {
-      'a': jnp.asarray(g[:3], jnp.float32),
-      'b': jnp.asarray(g[3:].reshape(2, 2), jnp.float32),
-    }
-    updates, state = optimizer.update(grads, state, x)
-    x = optax.apply_updates(x, updates)
-    g *= min(1, 2 / np.linalg.norm(g))
-    m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g**2
-    rate = 0.1 * min(1, k / 3)
-    expected -= rate * (m / (1 - 0.8**k)) / (np.sqrt(v / (1 - 0.95**k)) + 1e-8)
-    np.testing.assert_allclose(np.concatenate([x['a'], x['b'].ravel()]), expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize('dropout', [0.0, 0.5])
-def test_each_step_draws_anew_and_drops_out_where_asked(tiny, monkeypatch, dropout):
-  """With a network that puts out what its key draws, or else nothing."""
-  tiny.model.dropout = dropout
-
-  def apply(params, z, lam, cond, keys=None):
-    draw = jax.vmap(lambda key: 100 * jax.random.normal(key, z.shape[1:]))
-    return params + (jnp.zeros_like(z) if keys is None else draw(keys))
-
-  monkeypatch.setattr(unet, 'apply_fn', lambda network: apply)
-  zero = {'network': jnp.float32(0)}
-  method = methods.make(tiny, sharding.data_mesh())
-  opt_state = {'network': update.make_optimizer(tiny.train).init(zero['network'])}
-  step = jax.jit(method.step)
-  batch = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.zeros(16, jnp.int32)))
-  losses = []
-  for k in (3, 4, 3):
-    state = train_state.TrainState(jnp.int32(k), zero, zero, opt_state)
-    state, metrics = step(state, batch)
-    assert state.step == k + 1
-    losses.append(float(metrics['loss'].total))
-  assert losses[0] == losses[2] != losses[1]
-  assert losses[0] == pytest.approx(1e4 if dropout else 1, rel=0.2)  # mean of ε², and of the key's
 
 
 def test_training_learns(data_dir, tmp_path):
@@ -328,3 +214,12 @@ def test_other_data_is_refused(tiny, tmp_path, monkeypatch):
   tiny.train.num_steps = 8
   with pytest.raises(ValueError, match='fingerprint other'):
     train.train(tiny, tmp_path)
+
+
+def test_a_second_trainer_of_one_work_directory_is_refused(tiny, tmp_path):
+  tiny.train.num_steps = 4
+  with locks.claim(tmp_path / 'train.lock') as claimed:
+    assert claimed
+    with pytest.raises(UserError, match=f'trained by another process, process {os.getpid()}'):
+      train.train(tiny, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['train.lock']

@@ -1,0 +1,92 @@
+"""Algorithm 1 as a training step: what it draws, and what it leaves."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cfg_jax import methods
+from cfg_jax.core import sharding, update
+from cfg_jax.core import state as train_state
+from cfg_jax.data.batches import Batch
+from cfg_jax.equations import conditioning
+from cfg_jax.methods import classifier_free
+from cfg_jax.nets import unet
+
+
+def test_microbatches_have_the_whole_batchs_loss_and_gradient(tiny, monkeypatch):
+  """To rounding; the same λ, ε, labels and dropped units, or it would be far from that."""
+  tiny.model.dropout = 0.1
+  keep = optax.GradientTransformation(  # its state is the gradient
+    lambda params: params, lambda grads, state, params: (jax.tree.map(jnp.zeros_like, grads), grads)
+  )
+  monkeypatch.setattr(classifier_free, 'make_optimizer', lambda train: keep)
+  random = np.random.default_rng(0)
+  mesh = sharding.data_mesh()
+  params = jax.eval_shape(lambda: methods.make(tiny, mesh).init(0)).params
+  params = jax.tree.map(lambda p: random.normal(0, 0.2, p.shape).astype(np.float32), params)
+  x = random.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32)
+  batch = Batch(x, conditioning.given(jnp.arange(16) % 10))
+
+  def step(microbatches):
+    tiny.train.microbatches = microbatches
+    state = train_state.TrainState(np.int32(3), params, params, params)
+    state, metrics = jax.jit(methods.make(tiny, mesh).step)(state, batch)
+    return jax.device_get((state.opt_state, metrics))
+
+  (whole, expected), (grads, metrics) = step(1), step(4)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), metrics, expected)
+  error = jax.tree.map(np.subtract, grads, whole)
+  norm = lambda tree: np.sqrt(sum(np.square(x).sum() for x in jax.tree.leaves(tree)))  # noqa: E731
+  assert norm(error) <= 1e-5 * norm(whole)
+  for a, b in zip(jax.tree.leaves(error), jax.tree.leaves(whole)):
+    assert norm(a) <= 1e-4 * norm(b)
+
+
+def test_ema_and_warm_up(tiny):
+  """ema_k = d ema_{k−1} + (1−d) params_k, and Adam's first steps have the warm-up's length."""
+  config = tiny
+  method = methods.make(config, sharding.data_mesh())
+  state, step = method.init(config.seed), jax.jit(method.step)
+  batch = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.zeros(16, jnp.int32)))
+  ema, d = state.params, config.train.ema_decay
+  for k in range(1, 4):
+    before = state.params
+    state, _ = step(state, batch)
+    ema = optax.incremental_update(state.params, ema, 1 - d)
+    # An Adam step is at most the learning rate in every coordinate (at constant gradients).
+    moved = max(
+      float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (before, state.params)))
+    )
+    rate = config.train.learning_rate * k / config.train.warmup_steps
+    assert 0.5 * rate < moved < 1.5 * rate
+  for a, b in zip(jax.tree.leaves(ema), jax.tree.leaves(state.ema)):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('dropout', [0.0, 0.5])
+def test_each_step_draws_anew_and_drops_out_where_asked(tiny, monkeypatch, dropout):
+  """With a network that puts out what its key draws, or else nothing."""
+  tiny.model.dropout = dropout
+
+  def apply(params, z, lam, cond, keys=None):
+    draw = jax.vmap(lambda key: 100 * jax.random.normal(key, z.shape[1:]))
+    return params + (jnp.zeros_like(z) if keys is None else draw(keys))
+
+  monkeypatch.setattr(unet, 'apply_fn', lambda network: apply)
+  zero = {'network': jnp.float32(0)}
+  method = methods.make(tiny, sharding.data_mesh())
+  opt_state = {'network': update.make_optimizer(tiny.train).init(zero['network'])}
+  step = jax.jit(method.step)
+  batch = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.zeros(16, jnp.int32)))
+  losses = []
+  for k in (3, 4, 3):
+    state = train_state.TrainState(jnp.int32(k), zero, zero, opt_state)
+    state, metrics = step(state, batch)
+    assert state.step == k + 1
+    losses.append(float(metrics['loss'].total))
+  assert losses[0] == losses[2] != losses[1]
+  assert losses[0] == pytest.approx(1e4 if dropout else 1, rel=0.2)  # mean of ε², and of the key's
