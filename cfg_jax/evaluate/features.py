@@ -3,15 +3,14 @@
 import dataclasses
 import hashlib
 import json
-import os
 import time
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.evaluate import metrics
@@ -129,13 +128,11 @@ def stream(
 
 
 def _save(path: Path, found: Features, made_with: dict) -> None:
-  """Writes unfinished features, the whole file or nothing."""
+  """Writes unfinished features."""
   arrays = {f'moments_{k}': v for k, v in vars(found.moments).items()}
   if found.spatial is not None:
     arrays |= {f'spatial_{k}': v for k, v in vars(found.spatial).items()}
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')  # runs may share a reference
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with part.open('wb') as file:
+  with files.atomic(path) as file:
     np.savez(
       file,
       logits=found.logits,
@@ -144,7 +141,6 @@ def _save(path: Path, found: Features, made_with: dict) -> None:
       settings=json.dumps(made_with),
       **arrays,
     )
-  part.replace(path)
 
 
 def _load(path: Path, made_with: dict) -> Features:
@@ -160,7 +156,7 @@ def _load(path: Path, made_with: dict) -> Features:
     spatial = moments[1] if len(moments) > 1 else None
     fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
     found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
-  except (zipfile.BadZipFile, OSError, ValueError, LookupError) as error:
+  except files.NPZ_DAMAGE as error:
     raise UserError(f'{path} is damaged ({error}); remove it to begin anew.') from None
   if settings_then != made_with:
     raise UserError(f'{path} is of {settings_then}, not {made_with}; remove it to begin anew.')

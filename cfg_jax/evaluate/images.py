@@ -6,7 +6,6 @@ Never more than one batch of an .npz, one file of a folder or one shard is in me
 import dataclasses
 import logging
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.files import NPZ_DAMAGE
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +110,6 @@ def _check(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
   raise UserError(f'{path} has {dtype} {shape}; images are uint8 (N, H, W, 3 or 1): {remedy}.')
 
 
-# What reading a damaged file can raise; an archive that lies about sizes gives a ValueError.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
-
-
 def _npz(path: Path) -> Images:
   """One array of an .npz, read as a stream: ADM's sample files hold up to 10 GB."""
   name, shape = _npz_header(path)
@@ -128,7 +124,7 @@ def _npz(path: Path) -> Images:
           count = min(rows, shape[0] - start)
           data = file.read(count * image_size)
           yield np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
-    except _DAMAGE as error:
+    except NPZ_DAMAGE as error:
       raise UserError(f'{path} is damaged: {error}') from None
 
   return Images(path, shape[0], shape[1:], pieces)
@@ -142,7 +138,7 @@ def _npz_header(path: Path) -> tuple[str, tuple[int, ...]]:
       name = next((n for n in ('arr_0', 'images') if n in names), names[0])
       with archive.open(f'{name}.npy') as file:
         shape, fortran, dtype = _array_header(file)
-  except (*_DAMAGE, KeyError, IndexError) as error:
+  except NPZ_DAMAGE as error:
     raise UserError(f'{path} is damaged or no .npz file: {error}') from None
   if name not in ('arr_0', 'images'):
     raise UserError(f'{path} has {", ".join(names)}, but no arr_0 or images.')

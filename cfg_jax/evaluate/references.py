@@ -7,13 +7,13 @@
 
 import dataclasses
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate.extractors import weights
 from cfg_jax.evaluate.features import Features
@@ -97,19 +97,12 @@ def of_features(path: str | Path, found: Features) -> Reference:
 
 
 def write(path: str | Path, found: Features, settings: dict) -> None:
-  """Writes our own format, the whole file or nothing. settings: what `check` compares, as JSON."""
-  path = Path(path)
+  """Writes our own format. settings: what `check` compares, as JSON."""
   arrays = {'mu': found.moments.mean, 'sigma': found.moments.cov, 'n': found.moments.n}
   if found.spatial is not None:
     arrays |= {'mu_s': found.spatial.mean, 'sigma_s': found.spatial.cov}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  try:
-    with part.open('wb') as file:
-      np.savez(file, features=found.kept, settings=json.dumps(settings), **arrays)
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with files.atomic(path) as file:
+    np.savez(file, features=found.kept, settings=json.dumps(settings), **arrays)
 
 
 def check(reference: Reference, settings: dict, dim: int) -> None:
