@@ -14,20 +14,23 @@ from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.evaluate import metrics
+from cfg_jax.evaluate.images import Images
 from cfg_jax.evaluate.statistics import Moments
 
+BATCH = 512  # images read at a time; the extractor cuts them as its devices like
+MIN_IMAGES = 10  # one for each split of IS, and more than any k
 SAVE_SECONDS = 60.0  # how often a stream leaves on disk what it has
 
 
 class Extractor(Protocol):
-  """A network that sees images: `name` and `sha256` (of its weights) say which.
-
-  `dim` is D, the number of its features.
-  """
+  """A network that sees uint8 images, and what is to be known of it."""
 
   name: str
-  sha256: str
-  dim: int
+  sha256: str  # of its weights
+  dim: int  # D, the number of its features
+  resize: str  # how it enlarges images; 'none' if it takes them as they are
+  is_public: bool  # whether these are the weights that FID is defined by
+  labels_of: str | None  # the data set whose labels its classes are
 
   def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """Features of uint8 images (N, H, W, C), any N.
@@ -62,8 +65,31 @@ def settings(extractor: Extractor) -> dict[str, str]:
   return {
     'extractor': extractor.name,
     'extractor_sha256': extractor.sha256,
-    'resize': getattr(extractor, 'resize', 'none'),
+    'resize': extractor.resize,
   }
+
+
+def check_enough(n: int, what: str) -> None:
+  """Raises UserError, which begins with `what`, unless n images are enough for every metric."""
+  if n < MIN_IMAGES:
+    raise UserError(f'{what}: the metrics need at least {MIN_IMAGES}.')
+
+
+def of_images(
+  images: Images,
+  extractor: Extractor,
+  n: int | None = None,
+  *,
+  keep: np.ndarray | None = None,
+  resume: Path | None = None,
+) -> Features:
+  """Features of the first n images, by default all; shows its progress. See `stream`."""
+  n = images.n if n is None else n
+  progress = Progress(f'features {extractor.name}', n, unit='images')
+  batches = images.batches(BATCH, n)
+  found = stream(batches, extractor, keep=keep, progress=progress, resume=resume)
+  progress.done()
+  return found
 
 
 def stream(
@@ -80,7 +106,7 @@ def stream(
   over all N images; by default all. progress: is told of images as they are done. resume: a file
   that holds what is done so far, written every minute and removed at the end; a restart over the
   same images goes on from it.
-  Raises ValueError on features that are not finite, where there is no image at all, and where
+  Raises UserError on features that are not finite, where there is no image at all, and where
   `resume` is of other images or settings.
   """
   earlier = _load(resume, settings(extractor)) if resume and resume.exists() else None
@@ -144,7 +170,7 @@ def _save(path: Path, found: Features, made_with: dict) -> None:
 
 
 def _load(path: Path, made_with: dict) -> Features:
-  """What `_save` wrote; ValueError where the file is damaged or of other settings."""
+  """What `_save` wrote; UserError where the file is damaged or of other settings."""
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = dict(file)

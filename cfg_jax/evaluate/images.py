@@ -34,7 +34,7 @@ class Images:
   def batches(self, size: int, limit: int | None = None) -> Iterator[np.ndarray]:
     """Yields uint8 (size, H, W, C), the last one maybe shorter, of the first `limit` images.
 
-    Raises ValueError, one line, where the files turn out to be damaged.
+    Raises UserError where the files turn out to be damaged.
     """
     left = self.n if limit is None else min(limit, self.n)
     held, count = [], 0
@@ -57,8 +57,8 @@ class Images:
 def to_uint8(x: np.ndarray, how: str = 'round') -> np.ndarray:
   """Floats in [−1, 1], any shape, to 0..255. how: 'round' to nearest, or 'truncate', as ADM does.
 
-  Stated since it shows: truncating moves Inception features by 1e-3 relative. ValueError where
-  values are outside [−1, 1].
+  Stated since it shows: truncating moves Inception features by 1e-3 relative. Raises UserError
+  where values are outside [−1, 1].
   """
   x = np.asarray(x)
   if not (np.abs(x) <= 1).all():  # NaN fails too
@@ -73,7 +73,7 @@ def open_images(path: str | Path) -> Images:
   """The images at `path`: an .npz file, a folder of pictures (nested or flat), or of our shards.
 
   .npz: arr_0, or else images, uint8 (N, H, W, 3) or (N, H, W, 1). Pictures: all .png, .jpg and
-  .jpeg below the folder, by path. Raises ValueError, one line, on anything else.
+  .jpeg below the folder, by path. Raises UserError on anything else.
   """
   path = Path(path)
   if path.is_dir():
@@ -94,7 +94,7 @@ def open_images(path: str | Path) -> Images:
 
 
 def _check(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-  """ValueError unless uint8 (N, H, W, 1 or 3), with the remedy."""
+  """Raises UserError unless uint8 (N, H, W, 1 or 3), with the remedy."""
   if dtype == np.uint8 and len(shape) == 4 and shape[3] in (1, 3) and min(shape[1:3]) > 0:
     return
   if dtype != np.uint8:

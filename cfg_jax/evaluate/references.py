@@ -16,7 +16,7 @@ import numpy as np
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate.extractors import weights
-from cfg_jax.evaluate.features import Features
+from cfg_jax.evaluate.features import Features, check_enough
 
 _FLOATS = ('mu', 'sigma', 'mu_s', 'sigma_s', 'features')
 
@@ -41,6 +41,15 @@ class Reference:
   has_images: bool = False
 
 
+def provenance(reference: Reference) -> dict:
+  """What a line of evals.jsonl says of its reference."""
+  return {
+    'reference': reference.settings.get('dataset', str(reference.path)),
+    'reference_n': reference.n,
+    'reference_sha256': reference.sha256,
+  }
+
+
 def has_statistics(path: str | Path) -> bool:
   """Whether the file holds statistics; where not, it may hold images to compute them from."""
   path = Path(path)
@@ -54,7 +63,7 @@ def has_statistics(path: str | Path) -> bool:
 
 
 def read(path: str | Path) -> Reference:
-  """The statistics in a file of any of the formats above; ValueError, one line, where it has none.
+  """The statistics in a file of any of the formats above; UserError where it has none.
 
   No file can run code.
   """
@@ -106,7 +115,7 @@ def write(path: str | Path, found: Features, settings: dict) -> None:
 
 
 def check(reference: Reference, settings: dict, dim: int) -> None:
-  """ValueError, both sides named, unless features under `settings`, (n, dim), compare with it.
+  """Raises UserError, naming both sides, unless features (n, dim) under `settings` compare with it.
 
   Files of other programs do not say how they were made: of them only the dimension is compared.
   """
@@ -122,6 +131,9 @@ def check(reference: Reference, settings: dict, dim: int) -> None:
       f'{settings.get("extractor", "the extractor")} gives {dim} features, '
       f'the reference {reference.path} has {reference.mean.size}; use one of this extractor.'
     )
+  if reference.features is not None:
+    n = len(reference.features)
+    check_enough(n, f'the reference {reference.path} has features of {n} images')
 
 
 def _checked(name: str, array: np.ndarray) -> np.ndarray:

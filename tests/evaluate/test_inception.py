@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.evaluate import features, metrics
-from cfg_jax.evaluate import scoring as external
+from cfg_jax.evaluate import features, metrics, scoring
 from cfg_jax.evaluate.extractors import inception, weights
 from cfg_jax.evaluate.extractors.inception import Inception
 from cfg_jax.evaluate.statistics import Moments
@@ -216,7 +215,7 @@ def test_eight_devices_give_the_same(weight_file, golden, tmp_path):
   """Features ≤ 1e-5, Fréchet distance ≤ 1e-6 relative, of 12 images in batches of 8."""
   program = (
     'import sys, jax, numpy as np\n'
-    'from cfg_jax.evaluation.inception import Inception\n'
+    'from cfg_jax.evaluate.extractors.inception import Inception\n'
     'extractor = Inception(sys.argv[1], unknown_weights=True, batch_size=8)\n'
     'out = extractor(np.load(sys.argv[2]))\n'
     'np.savez(sys.argv[3], devices=jax.device_count(), **out)\n'
@@ -268,7 +267,7 @@ def test_known_values_with_the_public_weights(names):
   files = [weights.locate().parent / f'{name}.npz' for name in names]
   if not all(file.is_file() for file in files):
     pytest.skip(f'needs {files[0]} and {files[1]}')
-  ours = external.evaluate(*files, Inception())['metrics']
+  ours = scoring.score(*files, Inception())['metrics']
   for metric, value in KNOWN_VALUES[names].items():
     # ADM's IS is of unshuffled splits, its precision and recall of float16 distances.
     tolerance = 1e-3 if 'FID' in metric else 1e-2

@@ -69,8 +69,8 @@ def scale(images: jax.Array, how: str) -> jax.Array:
 def params_from(state: dict[str, np.ndarray]) -> Params:
   """Kernels (H, W, in, out) with batch-norm folded in, from the weight file's tensors.
 
-  BN(W x) = s W x + (β − s μ) with s = γ/√(var + ε), in float64. Raises ValueError, one line, where
-  the tensors aren't this network's.
+  BN(W x) = s W x + (β − s μ) with s = γ/√(var + ε), in float64. Raises UserError where the tensors
+  are not this network's.
   """
   params = {}
   try:
@@ -255,6 +255,7 @@ class Inception:
   """
 
   dim = 2048
+  labels_of = None  # ImageNet's classes, in an order of their own
 
   def __init__(
     self,
@@ -264,7 +265,7 @@ class Inception:
     batch_size: int = 64,
     unknown_weights: bool = False,
   ):
-    """Loads weights from `path` or where `weights.locate` finds them; ValueError if it cannot."""
+    """Loads weights from `path` or where `weights.locate` finds them; UserError if it cannot."""
     _grid(SIZE, resize)  # refuses an unknown name before anything is read
     path = weights.locate(path)
     self.sha256 = weights.sha256(path)
@@ -287,7 +288,7 @@ class Inception:
   def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """'features' (N, 2048), 'spatial' (N, 2023), 'logits' without bias (N, 1008), float32.
 
-    images: uint8 (N, H, W, 3), or (N, H, W, 1). Raises ValueError, one line, on anything else.
+    images: uint8 (N, H, W, 3), or (N, H, W, 1). Raises UserError on anything else.
     """
     images = np.asarray(images)
     known = images.ndim == 4 and images.shape[-1] in (1, 3) and images.size

@@ -18,7 +18,7 @@ def locate(path: str | os.PathLike | None = None) -> Path:
   """The weights' file: `path`, else $CFG_JAX_INCEPTION, else the cache, downloaded on first use.
 
   The cache is $XDG_CACHE_HOME/cfg_jax (~/.cache/cfg_jax). A download with another sha256 is
-  discarded. Raises ValueError, one line, where there is no file and none can be fetched.
+  discarded. Raises UserError where there is no file and none can be fetched.
   """
   given = path or os.environ.get('CFG_JAX_INCEPTION')
   if given:
