@@ -155,6 +155,11 @@ def reference(**arrays):
   return make
 
 
+def few_images(folder, monkeypatch):
+  np.savez(folder / 'bad.npz', digits(4))
+  return of_samples(folder, reference='bad.npz')
+
+
 def malicious_reference(folder, monkeypatch):
   content = {'fid': {'mu': np.zeros(64), 'sigma': Malicious(folder)}}
   (folder / 'bad.pkl').write_bytes(pickle.dumps(content))
@@ -220,6 +225,11 @@ BAD_INPUT = {
   'another dimension': (
     reference(mu=np.zeros(5), sigma=np.eye(5), features=np.zeros((9, 5)), settings='{}'),
     'digits gives 64 features, the reference',
+  ),
+  'few images': (few_images, 'bad.npz has 4 images: the metrics need at least 10'),
+  'few features': (
+    reference(features=np.zeros((4, 64))),
+    'bad.npz has features of 4 images: the metrics need at least 10',
   ),
   'malicious reference': (malicious_reference, 'refused: it asks for posix.mkdir'),
   'malicious samples': (malicious_samples, 'object'),
