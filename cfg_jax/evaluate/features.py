@@ -103,7 +103,7 @@ def stream(
   """Runs uint8 batches (n, H, W, C) through the extractor; holds one batch of images at a time.
 
   keep: which images' features and logits to hold as they are (KID, precision/recall, IS), as a mask
-  over all N images; by default all. progress: is told of images as they are done. resume: a file
+  over all N images; by default all. progress: counts images as they are done. resume: a file
   that holds what is done so far, written every minute and removed at the end; a restart over the
   same images goes on from it.
   Raises UserError on features that are not finite, where there is no image at all, and where
@@ -127,7 +127,7 @@ def stream(
       fingerprint = hashlib.sha256(fingerprint.encode() + image.tobytes()).hexdigest()
       done += 1
       if done == known and fingerprint != earlier.fingerprint:
-        raise UserError(f'{resume} is of other images; remove it to begin anew.')
+        raise UserError(f'{resume} is of other images; remove it to start over.')
     images = images[max(0, len(images) - max(0, done - known)) :]  # those not known yet
     if not len(images):
       continue
@@ -145,7 +145,7 @@ def stream(
       _save(resume, so_far(), settings(extractor))
       saved = time.monotonic()
   if done < known:
-    raise UserError(f'{resume} is of other images; remove it to begin anew.')
+    raise UserError(f'{resume} is of other images; remove it to start over.')
   if not done:
     raise UserError('no images to evaluate.')
   if resume:
@@ -183,7 +183,7 @@ def _load(path: Path, made_with: dict) -> Features:
     fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
     found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
   except files.NPZ_DAMAGE as error:
-    raise UserError(f'{path} is damaged ({error}); remove it to begin anew.') from None
+    raise UserError(f'{path} is damaged ({error}); remove it to start over.') from None
   if settings_then != made_with:
-    raise UserError(f'{path} is of {settings_then}, not {made_with}; remove it to begin anew.')
+    raise UserError(f'{path} is of {settings_then}, not {made_with}; remove it to start over.')
   return found

@@ -29,7 +29,7 @@ class Images:
   path: Path
   n: int
   shape: tuple[int, int, int]
-  _pieces: Callable[[], Iterator[np.ndarray]]
+  pieces: Callable[[], Iterator[np.ndarray]]  # all, from the first: (any number, H, W, C)
 
   def batches(self, size: int, limit: int | None = None) -> Iterator[np.ndarray]:
     """Yields uint8 (size, H, W, C), the last one maybe shorter, of the first `limit` images.
@@ -38,7 +38,7 @@ class Images:
     """
     left = self.n if limit is None else min(limit, self.n)
     held, count = [], 0
-    for piece in self._pieces():
+    for piece in self.pieces():
       piece = piece[:left]
       left -= len(piece)
       while len(piece):
@@ -164,7 +164,7 @@ def _shards(path: Path, files: list[Path]) -> Images:
 
   def pieces() -> Iterator[np.ndarray]:
     for file in files:
-      yield from _npz(file)._pieces()
+      yield from _npz(file).pieces()
 
   return Images(path, sum(shape[0] for _, shape in headers), shapes.pop(), pieces)
 
@@ -178,17 +178,17 @@ def _pictures(path: Path) -> Images:
   # Grey files stay grey where all are: the first coloured one, mostly the first, decides.
   channels = 3 if any(_picture(file).shape[2] == 3 for file in files) else 1
   shape = (*_picture(files[0]).shape[:2], channels)
-  told = False
+  logged = False
 
   def pieces() -> Iterator[np.ndarray]:
-    nonlocal told
+    nonlocal logged
     for file in files:
       image = _picture(file)
       if image.shape[2] < channels:
         image = np.repeat(image, channels, axis=2)
-        if not told:
+        if not logged:
           log.info('%s (the first of its kind) is grey: repeated as red, green and blue.', file)
-          told = True
+          logged = True
       if image.shape != shape:
         raise UserError(
           f'{file} is {image.shape} and {files[0]} {shape}; give all images one size.'

@@ -1,8 +1,8 @@
-"""Reference statistics: ours, and those that the literature's programs write.
+"""Files of reference statistics: our own format, and those that other programs write.
 
 .npz  mu, sigma (TTUR, pytorch-fid, EDM); with mu_s, sigma_s and arr_0, 10 000 images (ADM)
 .pkl  {'fid': {'mu', 'sigma'}} (EDM2), read by an unpickler that knows arrays and nothing else
-.npz  ours: also n, features of some images, and the settings they were made with
+.npz  our own: also n, features of some images, and the settings they were made with
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Mean and covariance of features that stream by: n, Σf and Σffᵀ in float64, mergeable with `+`."""
+"""Mean and covariance of features, from n, Σf and Σffᵀ in float64; parts add up with `+`."""
 
 import dataclasses
 import warnings

@@ -190,7 +190,7 @@ def _windows(x: jax.Array, axis: int, stride: int) -> list[jax.Array]:
 
 
 def _max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
-  """3×3 maxima: of whole windows with stride 2, of the part inside the image with stride 1."""
+  """3×3 maxima: of complete windows with stride 2, of the part inside the image with stride 1."""
   if stride == 1:
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
   for axis in (1, 2):
