@@ -17,6 +17,7 @@ from absl import flags
 from cfg_jax.core import command as commands
 from cfg_jax.data.prepare import __main__ as prepare
 from cfg_jax.data.prepare import imagenet, sources
+from cfg_jax.evaluate import __main__ as evaluate
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +113,7 @@ def interrupted() -> type[DigitsExtractor]:
   return Interrupted
 
 
-WITH_WORDS = (prepare,)  # commands that take more than flags
+WITH_WORDS = (prepare, evaluate)  # commands that take more than flags
 
 
 @pytest.fixture

@@ -3,11 +3,16 @@
 import contextlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from cfg_jax.core.errors import UserError
+
+# What reading a damaged .npz can raise; an archive that lies about sizes gives a ValueError.
+NPZ_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError)
 
 
 @contextlib.contextmanager

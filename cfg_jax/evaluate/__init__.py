@@ -1,1 +1,1 @@
-"""samples → metrics."""
+"""samples → metrics: lines of evals.jsonl."""

@@ -1,47 +1,128 @@
-"""samples → evals.jsonl: one line for every sample set, each number with its provenance.
+"""samples → metrics: of a run, or of images from anywhere; and the references for either.
 
-  python -m cfg_jax.evaluate --workdir runs/digits/p_uncond=0.1 [--w 0,1 --num_samples 1000]
-  python -m cfg_jax.evaluate --samples anything.npz --reference VIRTUAL_imagenet64_labeled.npz
-  python -m cfg_jax.evaluate --make_reference imagenet64 --out refs/imagenet64_train.npz
+  python -m cfg_jax.evaluate run --workdir runs/digits/p_uncond=0.1 [--w 0,1 --num_samples 1000]
+  python -m cfg_jax.evaluate samples anything.npz --reference VIRTUAL_imagenet64_labeled.npz
+  python -m cfg_jax.evaluate reference imagenet64 --out refs/imagenet64_train.npz
 
-1. Of a run, settings not given are its own, and what has a line already is not evaluated again.
-2. Samples from elsewhere (.npz, a folder of pictures) give one JSON line on stdout.
-3. A reference holds the statistics of a data set, or of any images, for --reference of 1 and 2.
+run: adds a line to the run's evals.jsonl for every sample set that has none yet. Settings not given
+are the run's own. The word may be left out.
+samples: prints one line of JSON for an .npz or a folder of pictures.
+reference: writes the statistics of a data set, or of any images, to be given as --reference.
 
-Killed, each goes on where it was when the same command is given again.
+If one is killed, give the same command again and it goes on where it was.
 """
 
 import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
 
-from cfg_jax.core import command as cli
+from cfg_jax.core import command, sharding
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
 from cfg_jax.core.checkpoint import steps_on_disk
 from cfg_jax.core.errors import UserError
-from cfg_jax.evaluate import scoring as external
+from cfg_jax.evaluate import make_reference, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
-from cfg_jax.evaluate.extractors.inception import Inception
 from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.__main__ import config_of_flags, define_sample_flags
 
 
+def run(given: flags.FlagValues) -> None:
+  """Evaluates sample sets of a run, by default at its newest checkpoint."""
+  if not given.workdir:
+    raise UserError('run needs --workdir: the run, as cfg_jax.train left it.')
+  config, workdir = config_of_flags(), Path(given.workdir)
+  sharding.setup_jax(config.sample.batch_size)
+  config_lib.check(config, OWNERS, 1)
+  steps = steps_on_disk(workdir)
+  if not steps:
+    raise UserError(f'{workdir} has no checkpoint: train first.')
+  step = steps[-1] if given.step is None else given.step
+  extractor = _extractor(given, config.evaluate.extractor)
+  evaluate(config, workdir, step, extractor=extractor, reference_path=given.reference)
+
+
+def samples(given: flags.FlagValues, path: str) -> None:
+  """Prints the metrics of images from anywhere."""
+  if not given.reference:
+    raise UserError('samples needs --reference: statistics, or images, to compare with.')
+  sharding.setup_jax()
+  beside = Path(path).absolute()
+  can_write = os.access(beside.parent, os.W_OK)
+  with _line_on_stdout() as line:
+    line |= scoring.score(
+      path,
+      given.reference,
+      _extractor(given),
+      num_samples=given.num_samples and int(given.num_samples),
+      quantisation=given.quantisation,
+      resume=beside.with_name(f'{beside.name}.unfinished') if can_write else None,
+    )
+
+
+def reference(given: flags.FlagValues, what: str) -> None:
+  """Writes a reference, and prints what it is of."""
+  if not given.out:
+    raise UserError('reference needs --out: the .npz to write.')
+  sharding.setup_jax()
+  with _line_on_stdout() as line:
+    line |= make_reference.make(
+      what,
+      given.out,
+      _extractor(given),
+      data_dir=given.data_dir,
+      quantisation=given.quantisation,
+    )
+
+
+class Command(NamedTuple):
+  """What the first word names."""
+
+  call: Callable[..., None]
+  words: tuple[str, ...]  # that come after it
+  flags: tuple[str, ...]
+
+
+_NETWORK = ('extractor', 'resize', 'unknown_weights')
+_OF_RUN = ('workdir', 'step', 'w', 'num_samples', 'set', 'reference', *_NETWORK)
+_OF_SAMPLES = ('reference', 'num_samples', 'quantisation', *_NETWORK)
+_OF_REFERENCE = ('out', 'data_dir', 'quantisation', *_NETWORK)
+COMMANDS = {
+  'run': Command(run, (), _OF_RUN),
+  'samples': Command(samples, ('PATH',), _OF_SAMPLES),
+  'reference': Command(reference, ('NAME_OR_PATH',), _OF_REFERENCE),
+}
+
+
+def main(argv: list[str]) -> None:
+  """The command; without a word, `run`."""
+  name, *words = argv[1:] or ['run']
+  if name not in COMMANDS:
+    raise UserError(f'{name!r} is no command: use run, samples PATH or reference NAME_OR_PATH.')
+  chosen, given = COMMANDS[name], flags.FLAGS
+  if len(words) != len(chosen.words):
+    takes = ' '.join([name, *chosen.words])
+    raise UserError(f'{" ".join([name, *words])}: what it takes is {takes}, and flags.')
+  for flag in {*_OF_RUN, *_OF_SAMPLES, *_OF_REFERENCE} - {*chosen.flags}:
+    if given[flag].present:
+      raise UserError(f'{name} does not take --{flag}: leave it out, or see --help.')
+  chosen.call(given, *words)
+
+
 def define_flags() -> None:
-  """The command's flags, those of `generate` among them."""
+  """The flags of all three, those of `generate` among them."""
   define_sample_flags()
-  flags.DEFINE_string('samples', None, 'Samples from elsewhere: an .npz or a folder of pictures.')
-  flags.DEFINE_string('make_reference', None, 'A data set, or images, to make a reference of.')
   flags.DEFINE_string('reference', None, 'Statistics, or images, to compare with.')
   flags.DEFINE_string('out', None, 'The reference to write, an .npz.')
   flags.DEFINE_enum(
-    'extractor', None, list(EXTRACTORS), "By default the run's own; inception for other samples."
+    'extractor', None, list(EXTRACTORS), "By default the run's own; inception for other images."
   )
   flags.DEFINE_enum(
     'resize',
@@ -55,75 +136,24 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     'quantisation', None, ['round', 'truncate'], 'How images from elsewhere became uint8, if known.'
   )
-  flags.DEFINE_string(
-    'data_dir', '~/tensorflow_datasets', 'Where --make_reference finds data sets.'
-  )
-
-
-def main(argv: list[str]) -> None:
-  """The command."""
-  del argv
-  given = flags.FLAGS
-  if sum(bool(given[name].value) for name in ('workdir', 'samples', 'make_reference')) != 1:
-    raise UserError('give one of --workdir, --samples and --make_reference: see --help.')
-  if given.workdir:
-    _of_run(given)
-    return
-  sharding.setup_jax()
-  with contextlib.redirect_stdout(sys.stderr):  # progress: stdout is for the line alone
-    line = _of_samples(given) if given.samples else _reference(given)
-  print(json.dumps(line))
-
-
-def _of_run(given: flags.FlagValues) -> None:
-  config, workdir = config_of_flags(), Path(given.workdir)
-  sharding.setup_jax(config.sample.batch_size)
-  config_lib.check(config, OWNERS, 1)
-  steps = steps_on_disk(workdir)
-  if not steps:
-    raise UserError(f'{workdir} has no checkpoint: train first.')
-  evaluate(
-    config,
-    workdir,
-    given.step or steps[-1],
-    extractor=_extractor(given, config.evaluate.extractor),
-    reference_path=given.reference,
-  )
-
-
-def _of_samples(given: flags.FlagValues) -> dict:
-  if not given.reference:
-    raise UserError('--samples needs a --reference: statistics, or images, to compare with.')
-  path = Path(given.samples).absolute()
-  return external.evaluate(
-    given.samples,
-    given.reference,
-    _extractor(given),
-    num_samples=given.num_samples and int(given.num_samples),
-    quantisation=given.quantisation,
-    resume=path.with_name(f'{path.name}.unfinished') if os.access(path.parent, os.W_OK) else None,
-  )
-
-
-def _reference(given: flags.FlagValues) -> dict:
-  if not given.out:
-    raise UserError('--make_reference needs --out: the .npz to write.')
-  return external.make_reference(
-    given.make_reference,
-    given.out,
-    _extractor(given),
-    data_dir=given.data_dir,
-    quantisation=given.quantisation,
-  )
+  flags.DEFINE_string('data_dir', '~/tensorflow_datasets', 'Where the data sets are.')
 
 
 def _extractor(given: flags.FlagValues, default: str = 'inception') -> Extractor:
   name = given.extractor or default
-  if name != 'inception':
-    return EXTRACTORS[name]()
-  return Inception(resize=given.resize, unknown_weights=given.unknown_weights)
+  options = {'resize': given.resize, 'unknown_weights': given.unknown_weights}
+  return EXTRACTORS[name](**options if name == 'inception' else {})
+
+
+@contextlib.contextmanager
+def _line_on_stdout() -> Iterator[dict]:
+  """A dict to fill, printed as JSON at the end; what else is printed goes to stderr."""
+  line = {}
+  with contextlib.redirect_stdout(sys.stderr):
+    yield line
+  print(json.dumps(line))
 
 
 if __name__ == '__main__':
   define_flags()
-  cli.run(main)
+  command.run(main, words=True)

@@ -3,32 +3,34 @@
 import dataclasses
 import hashlib
 import json
-import os
 import time
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.evaluate import metrics
+from cfg_jax.evaluate.images import Images
 from cfg_jax.evaluate.statistics import Moments
 
+BATCH = 512  # images read at a time; the extractor cuts them as its devices like
+MIN_IMAGES = 10  # one for each split of IS, and more than any k
 SAVE_SECONDS = 60.0  # how often a stream leaves on disk what it has
 
 
 class Extractor(Protocol):
-  """A network that sees images: `name` and `sha256` (of its weights) say which.
-
-  `dim` is D, the number of its features.
-  """
+  """A network that sees uint8 images, and what is to be known of it."""
 
   name: str
-  sha256: str
-  dim: int
+  sha256: str  # of its weights
+  dim: int  # D, the number of its features
+  resize: str  # how it enlarges images; 'none' if it takes them as they are
+  is_public: bool  # whether these are the weights that FID is defined by
+  labels_of: str | None  # the data set whose labels its classes are
 
   def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """Features of uint8 images (N, H, W, C), any N.
@@ -63,8 +65,31 @@ def settings(extractor: Extractor) -> dict[str, str]:
   return {
     'extractor': extractor.name,
     'extractor_sha256': extractor.sha256,
-    'resize': getattr(extractor, 'resize', 'none'),
+    'resize': extractor.resize,
   }
+
+
+def check_enough(n: int, what: str) -> None:
+  """Raises UserError, which begins with `what`, unless n images are enough for every metric."""
+  if n < MIN_IMAGES:
+    raise UserError(f'{what}: the metrics need at least {MIN_IMAGES}.')
+
+
+def of_images(
+  images: Images,
+  extractor: Extractor,
+  n: int | None = None,
+  *,
+  keep: np.ndarray | None = None,
+  resume: Path | None = None,
+) -> Features:
+  """Features of the first n images, by default all; shows its progress. See `stream`."""
+  n = images.n if n is None else n
+  progress = Progress(f'features {extractor.name}', n, unit='images')
+  batches = images.batches(BATCH, n)
+  found = stream(batches, extractor, keep=keep, progress=progress, resume=resume)
+  progress.done()
+  return found
 
 
 def stream(
@@ -78,10 +103,10 @@ def stream(
   """Runs uint8 batches (n, H, W, C) through the extractor; holds one batch of images at a time.
 
   keep: which images' features and logits to hold as they are (KID, precision/recall, IS), as a mask
-  over all N images; by default all. progress: is told of images as they are done. resume: a file
+  over all N images; by default all. progress: counts images as they are done. resume: a file
   that holds what is done so far, written every minute and removed at the end; a restart over the
   same images goes on from it.
-  Raises ValueError on features that are not finite, where there is no image at all, and where
+  Raises UserError on features that are not finite, where there is no image at all, and where
   `resume` is of other images or settings.
   """
   earlier = _load(resume, settings(extractor)) if resume and resume.exists() else None
@@ -102,7 +127,7 @@ def stream(
       fingerprint = hashlib.sha256(fingerprint.encode() + image.tobytes()).hexdigest()
       done += 1
       if done == known and fingerprint != earlier.fingerprint:
-        raise UserError(f'{resume} is of other images; remove it to begin anew.')
+        raise UserError(f'{resume} is of other images; remove it to start over.')
     images = images[max(0, len(images) - max(0, done - known)) :]  # those not known yet
     if not len(images):
       continue
@@ -120,7 +145,7 @@ def stream(
       _save(resume, so_far(), settings(extractor))
       saved = time.monotonic()
   if done < known:
-    raise UserError(f'{resume} is of other images; remove it to begin anew.')
+    raise UserError(f'{resume} is of other images; remove it to start over.')
   if not done:
     raise UserError('no images to evaluate.')
   if resume:
@@ -129,13 +154,11 @@ def stream(
 
 
 def _save(path: Path, found: Features, made_with: dict) -> None:
-  """Writes unfinished features, the whole file or nothing."""
+  """Writes unfinished features."""
   arrays = {f'moments_{k}': v for k, v in vars(found.moments).items()}
   if found.spatial is not None:
     arrays |= {f'spatial_{k}': v for k, v in vars(found.spatial).items()}
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')  # runs may share a reference
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with part.open('wb') as file:
+  with files.atomic(path) as file:
     np.savez(
       file,
       logits=found.logits,
@@ -144,11 +167,10 @@ def _save(path: Path, found: Features, made_with: dict) -> None:
       settings=json.dumps(made_with),
       **arrays,
     )
-  part.replace(path)
 
 
 def _load(path: Path, made_with: dict) -> Features:
-  """What `_save` wrote; ValueError where the file is damaged or of other settings."""
+  """What `_save` wrote; UserError where the file is damaged or of other settings."""
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = dict(file)
@@ -160,8 +182,8 @@ def _load(path: Path, made_with: dict) -> Features:
     spatial = moments[1] if len(moments) > 1 else None
     fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
     found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
-  except (zipfile.BadZipFile, OSError, ValueError, LookupError) as error:
-    raise UserError(f'{path} is damaged ({error}); remove it to begin anew.') from None
+  except files.NPZ_DAMAGE as error:
+    raise UserError(f'{path} is damaged ({error}); remove it to start over.') from None
   if settings_then != made_with:
-    raise UserError(f'{path} is of {settings_then}, not {made_with}; remove it to begin anew.')
+    raise UserError(f'{path} is of {settings_then}, not {made_with}; remove it to start over.')
   return found

@@ -6,7 +6,6 @@ Never more than one batch of an .npz, one file of a folder or one shard is in me
 import dataclasses
 import logging
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.files import NPZ_DAMAGE
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ class Images:
   path: Path
   n: int
   shape: tuple[int, int, int]
-  _pieces: Callable[[], Iterator[np.ndarray]]
+  pieces: Callable[[], Iterator[np.ndarray]]  # all, from the first: (any number, H, W, C)
 
   def batches(self, size: int, limit: int | None = None) -> Iterator[np.ndarray]:
     """Yields uint8 (size, H, W, C), the last one maybe shorter, of the first `limit` images.
 
-    Raises ValueError, one line, where the files turn out to be damaged.
+    Raises UserError where the files turn out to be damaged.
     """
     left = self.n if limit is None else min(limit, self.n)
     held, count = [], 0
-    for piece in self._pieces():
+    for piece in self.pieces():
       piece = piece[:left]
       left -= len(piece)
       while len(piece):
@@ -57,8 +57,8 @@ class Images:
 def to_uint8(x: np.ndarray, how: str = 'round') -> np.ndarray:
   """Floats in [−1, 1], any shape, to 0..255. how: 'round' to nearest, or 'truncate', as ADM does.
 
-  Stated since it shows: truncating moves Inception features by 1e-3 relative. ValueError where
-  values are outside [−1, 1].
+  Stated since it shows: truncating moves Inception features by 1e-3 relative. Raises UserError
+  where values are outside [−1, 1].
   """
   x = np.asarray(x)
   if not (np.abs(x) <= 1).all():  # NaN fails too
@@ -73,7 +73,7 @@ def open_images(path: str | Path) -> Images:
   """The images at `path`: an .npz file, a folder of pictures (nested or flat), or of our shards.
 
   .npz: arr_0, or else images, uint8 (N, H, W, 3) or (N, H, W, 1). Pictures: all .png, .jpg and
-  .jpeg below the folder, by path. Raises ValueError, one line, on anything else.
+  .jpeg below the folder, by path. Raises UserError on anything else.
   """
   path = Path(path)
   if path.is_dir():
@@ -94,7 +94,7 @@ def open_images(path: str | Path) -> Images:
 
 
 def _check(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-  """ValueError unless uint8 (N, H, W, 1 or 3), with the remedy."""
+  """Raises UserError unless uint8 (N, H, W, 1 or 3), with the remedy."""
   if dtype == np.uint8 and len(shape) == 4 and shape[3] in (1, 3) and min(shape[1:3]) > 0:
     return
   if dtype != np.uint8:
@@ -108,10 +108,6 @@ def _check(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
   else:
     remedy = 'store them so'
   raise UserError(f'{path} has {dtype} {shape}; images are uint8 (N, H, W, 3 or 1): {remedy}.')
-
-
-# What reading a damaged file can raise; an archive that lies about sizes gives a ValueError.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 
 
 def _npz(path: Path) -> Images:
@@ -128,7 +124,7 @@ def _npz(path: Path) -> Images:
           count = min(rows, shape[0] - start)
           data = file.read(count * image_size)
           yield np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
-    except _DAMAGE as error:
+    except NPZ_DAMAGE as error:
       raise UserError(f'{path} is damaged: {error}') from None
 
   return Images(path, shape[0], shape[1:], pieces)
@@ -142,7 +138,7 @@ def _npz_header(path: Path) -> tuple[str, tuple[int, ...]]:
       name = next((n for n in ('arr_0', 'images') if n in names), names[0])
       with archive.open(f'{name}.npy') as file:
         shape, fortran, dtype = _array_header(file)
-  except (*_DAMAGE, KeyError, IndexError) as error:
+  except NPZ_DAMAGE as error:
     raise UserError(f'{path} is damaged or no .npz file: {error}') from None
   if name not in ('arr_0', 'images'):
     raise UserError(f'{path} has {", ".join(names)}, but no arr_0 or images.')
@@ -168,7 +164,7 @@ def _shards(path: Path, files: list[Path]) -> Images:
 
   def pieces() -> Iterator[np.ndarray]:
     for file in files:
-      yield from _npz(file)._pieces()
+      yield from _npz(file).pieces()
 
   return Images(path, sum(shape[0] for _, shape in headers), shapes.pop(), pieces)
 
@@ -182,17 +178,17 @@ def _pictures(path: Path) -> Images:
   # Grey files stay grey where all are: the first coloured one, mostly the first, decides.
   channels = 3 if any(_picture(file).shape[2] == 3 for file in files) else 1
   shape = (*_picture(files[0]).shape[:2], channels)
-  told = False
+  logged = False
 
   def pieces() -> Iterator[np.ndarray]:
-    nonlocal told
+    nonlocal logged
     for file in files:
       image = _picture(file)
       if image.shape[2] < channels:
         image = np.repeat(image, channels, axis=2)
-        if not told:
+        if not logged:
           log.info('%s (the first of its kind) is grey: repeated as red, green and blue.', file)
-          told = True
+          logged = True
       if image.shape != shape:
         raise UserError(
           f'{file} is {image.shape} and {files[0]} {shape}; give all images one size.'

@@ -174,10 +174,6 @@ def _cubic_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return k * k * k  # `** 3` takes three times as long
 
 
-def _cube(x: np.ndarray) -> np.ndarray:
-  return x * x * x  # x**3 calls pow for each element, and takes four times as long
-
-
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
   """Improved precision and recall: the part of fake in real's manifold, and of real in fake's.
 

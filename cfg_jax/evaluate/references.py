@@ -1,22 +1,22 @@
-"""Reference statistics: ours, and those that the literature's programs write.
+"""Files of reference statistics: our own format, and those that other programs write.
 
 .npz  mu, sigma (TTUR, pytorch-fid, EDM); with mu_s, sigma_s and arr_0, 10 000 images (ADM)
 .pkl  {'fid': {'mu', 'sigma'}} (EDM2), read by an unpickler that knows arrays and nothing else
-.npz  ours: also n, features of some images, and the settings they were made with
+.npz  our own: also n, features of some images, and the settings they were made with
 """
 
 import dataclasses
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate.extractors import weights
-from cfg_jax.evaluate.features import Features
+from cfg_jax.evaluate.features import Features, check_enough
 
 _FLOATS = ('mu', 'sigma', 'mu_s', 'sigma_s', 'features')
 
@@ -41,6 +41,15 @@ class Reference:
   has_images: bool = False
 
 
+def provenance(reference: Reference) -> dict:
+  """What a line of evals.jsonl says of its reference."""
+  return {
+    'reference': reference.settings.get('dataset', str(reference.path)),
+    'reference_n': reference.n,
+    'reference_sha256': reference.sha256,
+  }
+
+
 def has_statistics(path: str | Path) -> bool:
   """Whether the file holds statistics; where not, it may hold images to compute them from."""
   path = Path(path)
@@ -54,7 +63,7 @@ def has_statistics(path: str | Path) -> bool:
 
 
 def read(path: str | Path) -> Reference:
-  """The statistics in a file of any of the formats above; ValueError, one line, where it has none.
+  """The statistics in a file of any of the formats above; UserError where it has none.
 
   No file can run code.
   """
@@ -97,23 +106,16 @@ def of_features(path: str | Path, found: Features) -> Reference:
 
 
 def write(path: str | Path, found: Features, settings: dict) -> None:
-  """Writes our own format, the whole file or nothing. settings: what `check` compares, as JSON."""
-  path = Path(path)
+  """Writes our own format. settings: what `check` compares, as JSON."""
   arrays = {'mu': found.moments.mean, 'sigma': found.moments.cov, 'n': found.moments.n}
   if found.spatial is not None:
     arrays |= {'mu_s': found.spatial.mean, 'sigma_s': found.spatial.cov}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  try:
-    with part.open('wb') as file:
-      np.savez(file, features=found.kept, settings=json.dumps(settings), **arrays)
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with files.atomic(path) as file:
+    np.savez(file, features=found.kept, settings=json.dumps(settings), **arrays)
 
 
 def check(reference: Reference, settings: dict, dim: int) -> None:
-  """ValueError, both sides named, unless features under `settings`, (n, dim), compare with it.
+  """Raises UserError, naming both sides, unless features (n, dim) under `settings` compare with it.
 
   Files of other programs do not say how they were made: of them only the dimension is compared.
   """
@@ -129,6 +131,9 @@ def check(reference: Reference, settings: dict, dim: int) -> None:
       f'{settings.get("extractor", "the extractor")} gives {dim} features, '
       f'the reference {reference.path} has {reference.mean.size}; use one of this extractor.'
     )
+  if reference.features is not None:
+    n = len(reference.features)
+    check_enough(n, f'the reference {reference.path} has features of {n} images')
 
 
 def _checked(name: str, array: np.ndarray) -> np.ndarray:

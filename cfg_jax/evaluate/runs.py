@@ -1,15 +1,16 @@
 """samples → evals.jsonl: a line for every sample set of a run, each number with its provenance."""
 
+import json
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
+from cfg_jax.core import config as config_lib
 from cfg_jax.core import files
 from cfg_jax.core.progress import Progress
 from cfg_jax.core.versions import VERSION
-from cfg_jax.evaluate import features
-from cfg_jax.evaluate import scoring as external
+from cfg_jax.evaluate import features, make_reference, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.metrics import SPREADS
@@ -27,59 +28,60 @@ def evaluate(
 ) -> None:
   """Adds to workdir/evals.jsonl a line for every set of config.sample at `step` that has none yet.
 
-  extractor: by default config.evaluate's. The reference is a file of statistics, or the training
-  data. Raises ValueError, one line, where samples are missing or damaged, or the reference does
-  not fit; lines written before stay.
+  extractor: by default config.evaluate's. reference_path: what `make_reference.read_or_make` takes;
+  by default the reference is the training data. Raises UserError where config is not the run's,
+  samples are missing or damaged, or the reference does not fit; lines written before stay.
   """
-  n = config.sample.num_samples
-  external.check_enough(n)
+  workdir, n = Path(workdir), config.sample.num_samples
+  features.check_enough(n, f'num_samples={n}')
+  config_lib.check_unchanged(config, workdir / 'config.json')  # a line tells of the run's own
   upgrade(workdir)
-  path = Path(workdir) / 'evals.jsonl'
+  path = workdir / 'evals.jsonl'
   lines = files.read_jsonl(path)
   extractor = extractor or EXTRACTORS[config.evaluate.extractor]()
   settings = features.settings(extractor) | {'quantisation': 'round'}
   if reference_path:
-    reference = external.load_reference(reference_path, extractor, settings)
+    reference = make_reference.read_or_make(reference_path, extractor, settings)
   else:
     data_dir = Path(config.data.dir).expanduser()
-    reference = external.dataset_reference(config.data.name, data_dir, 'train', extractor)
+    reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
+  conditions = scoring.conditions(settings, reference)
+  known = [{k: v for k, v in line.items() if k not in ('distance', 'metrics')} for line in lines]
   todo = []
   for sample_set in sample_sets(config.sample, step):
-    line = _provenance(config, workdir, sample_set) | settings | external.provenance(reference)
-    line['metric_settings'] = external.METRIC_SETTINGS
-    if not any(line == _without_results(known) for known in lines):
+    line = _as_read(_provenance(config, workdir, sample_set) | conditions)
+    if line not in known:
       todo.append((sample_set, line))
   if not todo:
     return
-  progress = Progress(f'evaluate {Path(workdir).name}', n * len(todo), unit='images')
+  progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
   for sample_set, line in todo:
     found, labels = _features(workdir, sample_set, n, extractor, progress)
-    line['metrics'] = external.compare(found, reference, extractor)
-    line['distance'] = external.distance_name(n, extractor)
-    if extractor.name == config.data.name:  # its classes are the labels
-      line['metrics']['accuracy'] = float(np.mean(found.logits.argmax(axis=1) == labels))
+    has_labels = extractor.labels_of == config.data.name
+    line |= scoring.results(found, reference, extractor, labels if has_labels else None)
     lines.append(line)
     files.write_text(path, files.json_lines(lines))
     shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
-    print(f'evaluate {Path(workdir).name}: w={sample_set.w:g}: {shown}', flush=True)
+    print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
   progress.done()
 
 
-def _without_results(line):
-  return {k: v for k, v in line.items() if k not in ('metrics', 'distance')}
+def _as_read(line: dict) -> dict:
+  """The line as it is read again: JSON has no tuples."""
+  return json.loads(json.dumps(line))
 
 
-def _provenance(config, workdir, sample_set: SampleSet) -> dict:
+def _provenance(config: ml_collections.ConfigDict, workdir: Path, sample_set: SampleSet) -> dict:
   """What a line says of the samples."""
   return {
     'version': VERSION,
-    'run': Path(workdir).name,
+    'run': workdir.name,
     'dataset': config.data.name,
     'seed': config.seed,
     'step': sample_set.settings['step'],
     'settings': {'method': config.method.to_dict(), 'sample': sample_set.settings['sample']},
-    'n': config.sample.num_samples,
     'samples': sample_set.path,
+    'n': config.sample.num_samples,
   }
 
 
@@ -94,6 +96,6 @@ def _features(
       labels.append(c)
       yield images
 
-  resume = Path(workdir) / sample_set.path / 'features.unfinished'
+  resume = workdir / sample_set.path / 'features.unfinished'
   found = features.stream(batches(), extractor, progress=progress, resume=resume)
   return found, np.concatenate(labels)

@@ -1,23 +1,15 @@
-"""Samples from anywhere against any reference, and references of our own: what the CLI calls."""
+"""Images → metrics: every number, under its name, with what it depends on."""
 
-import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from cfg_jax.core.errors import UserError
-from cfg_jax.core.progress import Progress
-from cfg_jax.data import registry as datasets
-from cfg_jax.evaluate import features, metrics, references
-from cfg_jax.evaluate import images as samples
+from cfg_jax.evaluate import features, make_reference, metrics, references
 from cfg_jax.evaluate.features import Extractor, Features
+from cfg_jax.evaluate.images import open_images
 from cfg_jax.evaluate.references import Reference
 
-BATCH = 512  # images read at a time; the extractor cuts them as its devices like
-KEPT = 10_000  # images of a reference whose features are kept, as many as ADM's files have
-KEPT_SEED = 0  # which ones
-MIN_SAMPLES = 10  # one for each split of IS, and more than any k
 METRIC_SETTINGS = {
   'is_splits': 10,
   'is_shuffle_seed': 2020,
@@ -29,8 +21,8 @@ METRIC_SETTINGS = {
 }
 
 
-def evaluate(
-  samples_path: str | Path,
+def score(
+  path: str | Path,
   reference_path: str | Path,
   extractor: Extractor,
   *,
@@ -38,192 +30,76 @@ def evaluate(
   quantisation: str | None = None,
   resume: Path | None = None,
 ) -> dict:
-  """One line for evals.jsonl: all metrics of the samples, with their provenance.
+  """All metrics of the images at `path`, with their provenance: a line of JSON.
 
-  samples_path: what `samples.open_images` reads. reference_path: what `references.read` reads, or
-  images, from which statistics are computed here. num_samples: the first so many, by default all.
-  quantisation: how the samples became uint8, if known ('round' or 'truncate'). resume: a file from
-  which an interrupted evaluation goes on, as in `features.stream`.
-  Raises ValueError, one line; where the reference cannot fit, before any sample is looked at.
+  path: what `images.open_images` reads. reference_path: what `references.read` reads, or images, of
+  which a reference is made here. num_samples: the first so many, by default all. quantisation: how
+  the samples became uint8, if known ('round' or 'truncate'). resume: a file from which an
+  interrupted evaluation goes on, see `features.stream`.
+  Raises UserError; where the reference cannot fit, before any sample is looked at.
   """
-  images = samples.open_images(samples_path)
+  images = open_images(path)
   n = images.n if num_samples is None else num_samples
-  check_enough(n)
+  features.check_enough(n, f'num_samples={n}')
   if n > images.n:
-    raise UserError(f'num_samples={n} of the {images.n} images in {samples_path}.')
+    raise UserError(f'num_samples={n} of the {images.n} images in {path}.')
   settings = features.settings(extractor)
   if quantisation:
     settings['quantisation'] = quantisation
   extractor(next(images.batches(1)))  # refuses images of a kind that it does not take
-  reference = load_reference(reference_path, extractor, settings)
-  fake = _features(images, n, extractor, resume=resume)
-  return {
-    'samples': str(samples_path),
-    'samples_sha256': fake.fingerprint,
-    'n': n,
-    **settings,
-    **provenance(reference),
-    'metric_settings': METRIC_SETTINGS,
-    'distance': distance_name(n, extractor),
-    'metrics': compare(fake, reference, extractor),
-  }
+  reference = make_reference.read_or_make(reference_path, extractor, settings)
+  found = features.of_images(images, extractor, n, resume=resume)
+  samples = {'samples': str(path), 'samples_sha256': found.fingerprint, 'n': n}
+  return samples | conditions(settings, reference) | results(found, reference, extractor)
 
 
-def check_enough(n: int) -> None:
-  """ValueError unless n samples are enough for every metric."""
-  if n < MIN_SAMPLES:
-    raise UserError(f'num_samples={n}: the metrics need at least {MIN_SAMPLES}.')
+def conditions(settings: dict, reference: Reference) -> dict:
+  """What a line says of the extractor, the reference and the metrics' own settings."""
+  return settings | references.provenance(reference) | {'metric_settings': METRIC_SETTINGS}
 
 
-def make_reference(
-  what: str | Path,
-  out: str | Path,
-  extractor: Extractor,
-  *,
-  data_dir: str | Path = 'data',
-  split: str = 'train',
-  quantisation: str | None = None,
+def results(
+  found: Features, reference: Reference, extractor: Extractor, labels: np.ndarray | None = None
 ) -> dict:
-  """Statistics of a data set, by its name here, or of images at a path; returns what was written.
+  """What a line says of the numbers: `metrics`, and which of them is the Fréchet `distance`.
 
-  quantisation: how these images became uint8 ('round' or 'truncate'), if that is known; data sets
-  prepared here were rounded. Interrupted, it goes on from a file beside `out`.
-  Raises ValueError, one line, where `out` exists already or the data cannot be read.
+  labels: (N,) ints, where the extractor's classes are the samples' own: adds the accuracy.
   """
-  out = Path(out)
-  if out.suffix != '.npz':
-    raise UserError(f'{out} must end in .npz.')
-  if out.exists():
-    raise UserError(f'{out} exists; choose another name, or remove it first.')
-  if what not in datasets.DATASETS and Path(what).exists():
-    images, dataset = samples.open_images(what), {'dataset': str(what)}
-  else:
-    images, dataset = _dataset_images(str(what), Path(data_dir).expanduser(), split)
-  found = _extract_reference(images, extractor, out.with_name(f'{out.name}.unfinished'))
-  settings = features.settings(extractor) | dataset | {'pixels_sha256': found.fingerprint}
-  if quantisation:
-    settings['quantisation'] = quantisation
-  references.write(out, found, settings)
-  return {'reference': str(out), 'reference_n': images.n, **settings}
+  values = compare(found, reference, extractor)
+  if labels is not None:
+    values['accuracy'] = float(np.mean(found.logits.argmax(axis=1) == labels))
+  return {'distance': distance_name(found.moments.n, extractor), 'metrics': values}
 
 
-def dataset_reference(name: str, data_dir: Path, split: str, extractor: Extractor) -> Reference:
-  """The reference of a data set, made on first use and kept in data_dir/references.
-
-  Its file's name has all that it depends on, and its sha256 is the pixels'.
-  Raises ValueError, one line, where the data cannot be read or the reference not be written.
-  """
-  _, dataset = _dataset_images(name, data_dir, split)
-  ours = features.settings(extractor)
-  parts = (name, split, dataset['fingerprint'], *(value[:20] for value in ours.values()))
-  path = data_dir / 'references' / f'{"-".join(parts)}.npz'
-  try:
-    if not path.exists():
-      make_reference(name, path, extractor, data_dir=data_dir, split=split)
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be made ({error}): use --make_reference, and give its file as --reference.'
-    ) from None
-  reference = references.read(path)
-  return dataclasses.replace(reference, sha256=reference.settings['pixels_sha256'])
-
-
-def compare(fake: Features, reference: Reference, extractor: Extractor) -> dict[str, float]:
-  """Every metric that the reference has the means for, by the name the report knows it by.
-
-  The distance is called FID-50k if n = 50 000 and the weights are the public Inception's, FID if
-  they are, and else FD-<extractor>.
-  """
-  n = fake.moments.n
-  name, is_fid = distance_name(n, extractor), getattr(extractor, 'is_public', False)
-  m = METRIC_SETTINGS
-  mean, cov = fake.moments.mean, fake.moments.cov
+def compare(found: Features, reference: Reference, extractor: Extractor) -> dict[str, float]:
+  """Every metric that the reference has the means for, by its name in `metrics.METRICS`."""
+  n, m = found.moments.n, METRIC_SETTINGS
+  name = distance_name(n, extractor)
+  mean, cov = found.moments.mean, found.moments.cov
   values = {name: metrics.frechet_distance(mean, cov, reference.mean, reference.cov)}
-  if fake.spatial is not None and reference.spatial is not None:
-    mean, cov = fake.spatial.mean, fake.spatial.cov
-    values['sFID' if is_fid else f's{name}'] = metrics.frechet_distance(
-      mean, cov, *reference.spatial
-    )
+  if found.spatial is not None and reference.spatial is not None:
+    mean, cov = found.spatial.mean, found.spatial.cov
+    spatial_name = 'sFID' if extractor.is_public else f's{name}'
+    values[spatial_name] = metrics.frechet_distance(mean, cov, *reference.spatial)
   values['IS'], values['IS_std'] = metrics.inception_score(
-    fake.probs, m['is_splits'], m['is_shuffle_seed']
+    found.probs, m['is_splits'], m['is_shuffle_seed']
   )
   if reference.features is not None:
     real = reference.features
     values['KID'], values['KID_std'] = metrics.kid(
-      real, fake.kept, m['kid_subsets'], min(m['kid_subset_size'], n, len(real)), m['kid_seed']
+      real, found.kept, m['kid_subsets'], min(m['kid_subset_size'], n, len(real)), m['kid_seed']
     )
     values['precision'], values['recall'] = metrics.precision_recall(
-      real, fake.kept, m['precision_recall_k']
+      real, found.kept, m['precision_recall_k']
     )
     values['density'], values['coverage'] = metrics.density_coverage(
-      real, fake.kept, m['density_coverage_k']
+      real, found.kept, m['density_coverage_k']
     )
   return values
 
 
 def distance_name(n: int, extractor: Extractor) -> str:
   """FID-50k of 50 000 samples by the public Inception weights, FID of others, else FD-…."""
-  if not getattr(extractor, 'is_public', False):
+  if not extractor.is_public:
     return f'FD-{extractor.name}'
   return 'FID-50k' if n == 50_000 else 'FID'
-
-
-def provenance(reference: Reference) -> dict:
-  """What a line of evals.jsonl says of its reference."""
-  return {
-    'reference': reference.settings.get('dataset', str(reference.path)),
-    'reference_n': reference.n,
-    'reference_sha256': reference.sha256,
-  }
-
-
-def load_reference(path: str | Path, extractor: Extractor, settings: dict) -> Reference:
-  """Statistics at `path`, or else of the images there.
-
-  settings: the samples' (`features.settings`, and their quantisation if known); ValueError, one
-  line, where a file of statistics has others, or another number of features.
-  """
-  if not references.has_statistics(path):
-    return references.of_features(path, _extract_reference(samples.open_images(path), extractor))
-  reference = references.read(path)
-  references.check(reference, settings, extractor.dim)
-  if reference.features is None and reference.has_images:
-    # ADM's way: FID from the stored statistics, precision and recall from the 10 000 images.
-    found = _extract_reference(samples.open_images(path), extractor)
-    reference = dataclasses.replace(reference, features=found.kept)
-  return reference
-
-
-def _extract_reference(
-  images: samples.Images, extractor: Extractor, resume: Path | None = None
-) -> Features:
-  """Features of all images, of which KEPT rows, drawn from all, are kept."""
-  keep = np.zeros(images.n, bool)
-  chosen = np.random.RandomState(KEPT_SEED).permutation(images.n)[:KEPT]
-  keep[chosen] = True
-  return _features(images, images.n, extractor, keep=keep, resume=resume)
-
-
-def _features(images: samples.Images, n: int, extractor: Extractor, **options) -> Features:
-  progress = Progress(f'features {extractor.name}', n, unit='images')
-  found = features.stream(images.batches(BATCH, n), extractor, progress=progress, **options)
-  progress.done()
-  return found
-
-
-def _dataset_images(name: str, data_dir: Path, split: str) -> tuple[samples.Images, dict]:
-  """A data set's images, and what a reference says of them."""
-  dataset = datasets.get(name, data_dir)
-  source = dataset.open(data_dir, split)
-
-  def pieces() -> Iterator[np.ndarray]:
-    for start in range(0, len(source), BATCH):
-      rows = list(range(start, min(start + BATCH, len(source))))
-      yield np.stack([example['image'] for example in source.__getitems__(rows)])
-
-  images = samples.Images(data_dir / name, len(source), dataset.image_shape, pieces)
-  return images, {
-    'dataset': f'{name}-{split}',
-    'fingerprint': datasets.fingerprint(source),
-    'quantisation': 'round',
-  }

@@ -1,9 +1,11 @@
-"""Mean and covariance of features that stream by: n, Σf and Σffᵀ in float64, mergeable with `+`."""
+"""Mean and covariance of features, from n, Σf and Σffᵀ in float64; parts add up with `+`."""
 
 import dataclasses
 import warnings
 
 import numpy as np
+
+from cfg_jax.core.errors import UserError
 
 
 @dataclasses.dataclass
@@ -31,7 +33,8 @@ class Moments:
   def update(self, features: np.ndarray, mask: np.ndarray | None = None) -> 'Moments':
     """Adds rows (N, D), in place, those where mask (N,) is true; returns itself.
 
-    ValueError on another width or on values that are not finite, before anything is added.
+    Raises ValueError on another width, and UserError on values that are not finite, before anything
+    is added.
     """
     f = np.asarray(features, np.float64)
     if f.ndim != 2 or f.shape[1] != self.sum.size:
@@ -39,7 +42,7 @@ class Moments:
     if mask is not None:
       f = f[np.asarray(mask, bool)]
     if not np.isfinite(f).all():
-      raise ValueError('NaN or infinite features; look at the images or the weights.')
+      raise UserError('NaN or infinite features; look at the images or the weights.')
     self.n += len(f)
     self.sum += f.sum(axis=0)
     self.outer += f.T @ f

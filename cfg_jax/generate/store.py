@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,6 @@ import numpy as np
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.generate import identity
-
-# What reading a damaged file can raise.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +123,7 @@ def _load(file: Path, *names: str) -> tuple[np.ndarray, ...]:
   try:
     with np.load(file, allow_pickle=False) as arrays:
       return tuple(arrays[name] for name in names)
-  except _DAMAGE as error:
+  except files.NPZ_DAMAGE as error:
     raise UserError(f'{file} is damaged ({error}): remove it and generate it again.') from None
 
 

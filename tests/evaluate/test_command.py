@@ -13,11 +13,12 @@ from PIL import Image
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.evaluate import __main__ as evaluate
-from cfg_jax.evaluate import features
-from cfg_jax.evaluate import scoring as external
+from cfg_jax.evaluate import features, make_reference, scoring
 from cfg_jax.evaluate.extractors import weights
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor
-from cfg_jax.generate import draw as generate
+from cfg_jax.evaluate.runs import evaluate as evaluate_run
+from cfg_jax.generate.draw import generate
+from cfg_jax.generate.store import sample_sets
 from cfg_jax.train import loop as train
 from experiments import train_digits_classifier
 from tests import random_inception
@@ -25,28 +26,28 @@ from tests.conftest import TINY, load_config, run
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory, data_dir):
+def made(tmp_path_factory, data_dir):
   """good.npz, digits; ours.npz, their reference; run, samples of which only w = 0 is evaluated."""
-  folder = tmp_path_factory.mktemp('whole')
+  folder = tmp_path_factory.mktemp('made')
   np.savez(folder / 'good.npz', digits())
   ours = folder / 'ours.npz'
-  external.make_reference(folder / 'good.npz', ours, DigitsExtractor(), quantisation='round')
+  make_reference.make(folder / 'good.npz', ours, DigitsExtractor(), quantisation='round')
   config = load_config('digits', **TINY, **{'data.dir': str(data_dir)})
   config_lib.record(config, folder / 'run')
   checkpoints = Checkpoints(folder / 'run', keep=1)
   checkpoints.save(4, {'step': jnp.int32(4)}, {})
   checkpoints.close()
-  for sample_set in generate.sample_sets(config, 4):
+  for sample_set in sample_sets(config.sample, 4):
     sample_set.write(folder / 'run', 0, digits(20), np.zeros(20, np.int32))
-  config.sample.w = (0.0,)
-  evaluate.evaluate(config, folder / 'run', 4, reference_path=ours)
+  config.sample.guidance.w = (0.0,)
+  evaluate_run(config, folder / 'run', 4, reference_path=ours)
   return folder
 
 
 @pytest.fixture
-def folder(whole, tmp_path, monkeypatch):
+def folder(made, tmp_path, monkeypatch):
   """A copy to spoil; $CFG_JAX_INCEPTION lies in it."""
-  shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+  shutil.copytree(made, tmp_path, dirs_exist_ok=True)
   monkeypatch.setenv('CFG_JAX_INCEPTION', str(tmp_path / 'weights.pth'))
   return tmp_path
 
@@ -56,8 +57,8 @@ def digits(n=30):
 
 
 def of_samples(folder, samples='good.npz', reference='ours.npz'):
-  files = {'--samples': samples, '--reference': reference}
-  return [x for flag, name in files.items() for x in (flag, folder / name)] + ['--extractor=digits']
+  words = ('samples', folder / samples)
+  return [*words, '--reference', folder / reference, '--extractor=digits']
 
 
 def test_samples_from_elsewhere_give_one_json_line_on_stdout(folder, call):
@@ -74,7 +75,7 @@ def test_samples_from_elsewhere_give_one_json_line_on_stdout(folder, call):
 
 def test_samples_from_elsewhere_go_on_after_a_kill(folder, call, monkeypatch, interrupted):
   monkeypatch.setattr(features, 'SAVE_SECONDS', -1)
-  monkeypatch.setattr(external, 'BATCH', 10)
+  monkeypatch.setattr(features, 'BATCH', 10)
   monkeypatch.setitem(evaluate.EXTRACTORS, 'digits', interrupted)
   straight = json.loads(call(evaluate, *of_samples(folder)).stdout)
   interrupted.seen, interrupted.most = 0, 25  # one image is looked at first
@@ -115,14 +116,14 @@ def spoil(array):
 
 
 def truncated(folder, monkeypatch):
-  whole = (folder / 'good.npz').read_bytes()
-  (folder / 'bad.npz').write_bytes(whole[: len(whole) // 2])
+  data = (folder / 'good.npz').read_bytes()
+  (folder / 'bad.npz').write_bytes(data[: len(data) // 2])
   return of_samples(folder, 'bad.npz')
 
 
 def truncated_reference(folder, monkeypatch):
-  whole = (folder / 'ours.npz').read_bytes()
-  (folder / 'bad.npz').write_bytes(whole[: len(whole) // 2])
+  data = (folder / 'ours.npz').read_bytes()
+  (folder / 'bad.npz').write_bytes(data[: len(data) // 2])
   return of_samples(folder, reference='bad.npz')
 
 
@@ -154,6 +155,11 @@ def reference(**arrays):
   return make
 
 
+def few_images(folder, monkeypatch):
+  np.savez(folder / 'bad.npz', digits(4))
+  return of_samples(folder, reference='bad.npz')
+
+
 def malicious_reference(folder, monkeypatch):
   content = {'fid': {'mu': np.zeros(64), 'sigma': Malicious(folder)}}
   (folder / 'bad.pkl').write_bytes(pickle.dumps(content))
@@ -179,9 +185,9 @@ def of_run(spoil, *flags):
   """The run, of which `spoil(folder, file)` damages what it likes: file has w = 1."""
 
   def make(folder, monkeypatch):
-    (file,) = folder.glob('run/samples/*/*/w=1/*.npz')
+    (file,) = folder.glob('run/samples/*/w=1-*/*.npz')
     spoil(folder, file)
-    return ['--workdir', folder / 'run', '--reference', folder / 'ours.npz', *flags]
+    return ['run', '--workdir', folder / 'run', '--reference', folder / 'ours.npz', *flags]
 
   return make
 
@@ -220,6 +226,11 @@ BAD_INPUT = {
     reference(mu=np.zeros(5), sigma=np.eye(5), features=np.zeros((9, 5)), settings='{}'),
     'digits gives 64 features, the reference',
   ),
+  'few images': (few_images, 'bad.npz has 4 images: the metrics need at least 10'),
+  'few features': (
+    reference(features=np.zeros((4, 64))),
+    'bad.npz has features of 4 images: the metrics need at least 10',
+  ),
   'malicious reference': (malicious_reference, 'refused: it asks for posix.mkdir'),
   'malicious samples': (malicious_samples, 'object'),
   'malicious weights': (malicious_weights, 'refused: it asks for posix.mkdir'),
@@ -229,13 +240,20 @@ BAD_INPUT = {
     lambda folder, _: [*of_samples(folder), '--extractor=vgg'],
     'should be one of <digits|inception>',
   ),
-  'no mode': (lambda *_: ['--num_samples=10'], 'give one of --workdir, --samples'),
-  'two modes': (lambda folder, _: [*of_samples(folder), '--workdir=x'], 'give one of --workdir'),
-  'no reference': (lambda folder, _: of_samples(folder)[:2], '--samples needs a --reference'),
+  'no command': (lambda *_: ['sample', 'x'], "'sample' is no command: use run, samples PATH or"),
+  'no path': (lambda *_: ['samples'], 'samples: what it takes is samples PATH'),
+  'words left over': (lambda *_: ['run', 'x'], 'run x: what it takes is run, and flags'),
+  'no workdir': (lambda *_: ['--num_samples=10'], 'run needs --workdir'),
+  'a flag of another': (
+    lambda folder, _: [*of_samples(folder), '--workdir=x'],
+    'samples does not take --workdir',
+  ),
+  'no reference': (lambda folder, _: of_samples(folder)[:2], 'samples needs --reference'),
+  'no out': (lambda *_: ['reference', 'digits'], 'reference needs --out'),
   'no run': (lambda folder, _: ['--workdir', folder], 'holds no run'),
   'out is there': (
     lambda folder, _: [
-      *('--make_reference=digits', '--extractor=digits', '--out', folder / 'ours.npz')
+      *('reference', 'digits', '--extractor=digits', '--out', folder / 'ours.npz')
     ],
     'ours.npz exists',
   ),
@@ -243,8 +261,8 @@ BAD_INPUT = {
   'missing shard': (of_run(lambda _, file: file.unlink()), 'has 0 of 20 samples'),
   'more samples': (of_run(lambda *_: None, '--num_samples=21'), 'has 20 of 21 samples'),
   'damaged lines': (
-    of_run(lambda folder, _: (folder / 'run/evals.jsonl').write_text('{"w": 0.')),
-    'evals.jsonl is not JSON lines',
+    of_run(lambda folder, _: (folder / 'run/evals.jsonl').write_text('{"w": 0.\n')),
+    'evals.jsonl, line 1, is not JSON',
   ),
   "a run's reference": (of_run(inception_reference), 'gives 64 features, the reference'),
 }
@@ -265,17 +283,17 @@ def test_bad_input_is_one_line_and_nothing_is_overwritten(case, folder, call, mo
 def test_a_run_is_evaluated_by_inception_and_nothing_is_called_fid(tiny, tmp_path):
   """Random weights, real commands: train, generate, a reference, evaluate, evaluate again."""
   workdir, path, reference = tmp_path / 'run', tmp_path / 'random.pth', tmp_path / 'ref.npz'
-  tiny.train.num_steps, tiny.sample.num_samples, tiny.sample.w = 4, 10, (1.0,)
+  tiny.train.num_steps, tiny.sample.num_samples, tiny.sample.guidance.w = 4, 10, (1.0,)
   tiny.evaluate.extractor = 'inception'
   train.train(tiny, workdir)
-  generate.generate(tiny, workdir)
+  generate(tiny, workdir)
   random_inception.save(path, random_inception.random_state())
   np.savez(tmp_path / 'real.npz', digits(12))
 
   def command(*flags):
     return run('cfg_jax.evaluate', *map(str, flags), CFG_JAX_INCEPTION=str(path))
 
-  make = ('--make_reference', tmp_path / 'real.npz', '--out', reference)
+  make = ('reference', tmp_path / 'real.npz', '--out', reference)
   of_run = ('--workdir', workdir, '--reference', reference)
   for flags in (make, of_run):  # unless told otherwise
     done = command(*flags)
@@ -296,8 +314,10 @@ def test_a_run_is_evaluated_by_inception_and_nothing_is_called_fid(tiny, tmp_pat
   assert line['extractor_sha256'] == weights.sha256(path)
   assert line['reference'] == str(tmp_path / 'real.npz') and line['reference_n'] == 12
   assert line['reference_sha256'] == weights.sha256(reference)
-  assert (line['step'], line['n'], line['w'], line['T']) == (4, 10, 1.0, tiny.sample.num_steps)
-  assert line['quantisation'] == 'round' and line['metric_settings'] == external.METRIC_SETTINGS
+  assert (line['step'], line['n'], line['distance']) == (4, 10, 'FD-inception-unknown')
+  sample = line['settings']['sample']
+  assert sample['guidance']['w'] == 1.0 and sample['sampler'] == tiny.sample.sampler.to_dict()
+  assert line['quantisation'] == 'round' and line['metric_settings'] == scoring.METRIC_SETTINGS
 
   before = (workdir / 'evals.jsonl').stat().st_mtime_ns
   done = command(*of_run, '--unknown_weights')

@@ -14,6 +14,7 @@ class Projection:
   """A tiny extractor: random projections of pixels."""
 
   name, sha256, dim = 'projection', 'abc', 6
+  resize, is_public, labels_of = 'none', False, None
 
   def __init__(self, spatial=True):
     self.spatial, self.seen = spatial, 0

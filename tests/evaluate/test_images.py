@@ -53,7 +53,7 @@ def test_every_source_gives_the_same_images(tmp_path):
 def test_npz_is_read_in_parts(tmp_path, monkeypatch):
   monkeypatch.setattr(samples, 'PIECE_BYTES', 9 * 6 * 5 * 3 + 1)
   np.savez_compressed(tmp_path / 'all.npz', IMAGES)
-  pieces = list(samples.open_images(tmp_path / 'all.npz')._pieces())
+  pieces = list(samples.open_images(tmp_path / 'all.npz').pieces())
   assert [len(piece) for piece in pieces] == [9, 9, 5]
   np.testing.assert_array_equal(np.concatenate(pieces), IMAGES)
 

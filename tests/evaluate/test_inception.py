@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.evaluate import features, metrics
-from cfg_jax.evaluate import scoring as external
-from cfg_jax.evaluate.extractors import inception, weights
+from cfg_jax.evaluate import features, metrics, scoring
+from cfg_jax.evaluate.extractors import inception, resizing, weights
 from cfg_jax.evaluate.extractors.inception import Inception
 from cfg_jax.evaluate.statistics import Moments
 from cfg_jax.nets import torch_file
@@ -50,8 +49,8 @@ def relative(a, b):
 @jax.jit
 def taps(params, images):
   images = images.astype(jnp.float32)
-  out = inception.inception(params, inception.scale(inception.resize(images, 'tf1'), 'tf1'))
-  half = inception.scale(inception.resize(images, 'half_pixel'), 'half_pixel')
+  out = inception.inception(params, resizing.scale(resizing.resize(images, 'tf1'), 'tf1'))
+  half = resizing.scale(resizing.resize(images, 'half_pixel'), 'half_pixel')
   return out | {'half_pixel': inception.inception(params, half)['pool3']}
 
 
@@ -102,7 +101,7 @@ class TestResize:
     high, f = np.minimum(low + 1, size - 1), at - low
     rows = x[0, low, :, 0] * (1 - f)[:, None] + x[0, high, :, 0] * f[:, None]
     exact = rows[:, low] * (1 - f) + rows[:, high] * f
-    ours = inception.resize(jnp.asarray(x), 'tf1')[0, ..., 0]
+    ours = resizing.resize(jnp.asarray(x), 'tf1')[0, ..., 0]
     # float32's grid is off by up to n·6e-8 of a pixel, against steps of up to 255.
     np.testing.assert_allclose(ours, exact, atol=255 * 4 * size * 6e-8)
 
@@ -110,17 +109,17 @@ class TestResize:
     """A linear image stays linear: half-pixel centres keep its middle, TF1 shifts it."""
     n = 64
     ramp = jnp.broadcast_to(jnp.arange(n, dtype=jnp.float32)[:, None], (1, n, n))[..., None]
-    half = np.asarray(inception.resize(ramp, 'half_pixel'))[0, :, 0, 0]
+    half = np.asarray(resizing.resize(ramp, 'half_pixel'))[0, :, 0, 0]
     np.testing.assert_allclose(
       half, np.clip((np.arange(299) + 0.5) * n / 299 - 0.5, 0, n - 1), 1e-5
     )
-    tf1 = np.asarray(inception.resize(ramp, 'tf1'))[0, :, 0, 0]
+    tf1 = np.asarray(resizing.resize(ramp, 'tf1'))[0, :, 0, 0]
     np.testing.assert_allclose(tf1, np.minimum(np.arange(299) * n / 299, n - 1), 1e-5)
     assert half.mean() == pytest.approx((n - 1) / 2, 1e-4) and tf1.mean() > half.mean() + 0.3
 
   def test_unknown_name(self):
     with pytest.raises(ValueError, match="resize='bicubic'"):
-      inception.resize(jnp.zeros((1, 8, 8, 3)), 'bicubic')
+      resizing.resize(jnp.zeros((1, 8, 8, 3)), 'bicubic')
     with pytest.raises(ValueError, match="resize='bicubic'"):
       Inception('nowhere.pth', resize='bicubic')
 
@@ -216,7 +215,7 @@ def test_eight_devices_give_the_same(weight_file, golden, tmp_path):
   """Features ≤ 1e-5, Fréchet distance ≤ 1e-6 relative, of 12 images in batches of 8."""
   program = (
     'import sys, jax, numpy as np\n'
-    'from cfg_jax.evaluation.inception import Inception\n'
+    'from cfg_jax.evaluate.extractors.inception import Inception\n'
     'extractor = Inception(sys.argv[1], unknown_weights=True, batch_size=8)\n'
     'out = extractor(np.load(sys.argv[2]))\n'
     'np.savez(sys.argv[3], devices=jax.device_count(), **out)\n'
@@ -268,7 +267,7 @@ def test_known_values_with_the_public_weights(names):
   files = [weights.locate().parent / f'{name}.npz' for name in names]
   if not all(file.is_file() for file in files):
     pytest.skip(f'needs {files[0]} and {files[1]}')
-  ours = external.evaluate(*files, Inception())['metrics']
+  ours = scoring.score(*files, Inception())['metrics']
   for metric, value in KNOWN_VALUES[names].items():
     # ADM's IS is of unshuffled splits, its precision and recall of float16 distances.
     tolerance = 1e-3 if 'FID' in metric else 1e-2

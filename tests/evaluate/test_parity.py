@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from cfg_jax.evaluate import metrics
-from cfg_jax.evaluate.extractors import inception
+from cfg_jax.evaluate.extractors import inception, resizing
 from cfg_jax.nets import torch_file
 from tests import random_inception
 
@@ -51,8 +51,8 @@ def taps(params, images, how='tf1', scale=None):
   """Compiled anew at every call, so that patched parts count."""
 
   def all_taps(params, images):
-    x = inception.resize(images.astype(jnp.float32), how)
-    return inception.inception(params, inception.scale(x, scale or how))
+    x = resizing.resize(images.astype(jnp.float32), how)
+    return inception.inception(params, resizing.scale(x, scale or how))
 
   return jax.jit(all_taps)(params, images)
 
@@ -103,7 +103,7 @@ def test_deliberate_mistakes_fail_the_bound(params, images, torch_fidelity, monk
 def test_resize(how, size):
   """≤ 1e-4 on the scale 0..255, enlarging and reducing, odd sizes too."""
   x = random_inception.images(6, 2, *size, 3).astype(np.float32)
-  ours = np.asarray(jax.jit(inception.resize, static_argnums=1)(x, how))
+  ours = np.asarray(jax.jit(resizing.resize, static_argnums=1)(x, how))
   assert np.abs(ours - originals.resize(x, how)).max() <= 1e-4
 
 

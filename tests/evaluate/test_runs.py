@@ -1,21 +1,26 @@
 """Evaluation of the digits: a good classifier, numbers that are what they say, none redone."""
 
+import ast
 import functools
 import json
 import shutil
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.evaluate import __main__ as evaluate
+from cfg_jax.data import registry
 from cfg_jax.evaluate import features, metrics
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor, logits_and_features
-from cfg_jax.generate import draw as generate
-from cfg_jax.generate.store import SampleSet
+from cfg_jax.evaluate.runs import evaluate
+from cfg_jax.generate.draw import generate
+from cfg_jax.generate.store import SampleSet, sample_sets
 from cfg_jax.train import loop as train
 from experiments import train_digits_classifier
+from tests.conftest import ROOT
 
 
 def test_the_shipped_classifier_is_right_on_98_percent_of_held_out_digits():
@@ -49,8 +54,8 @@ def test_the_features_are_those_of_the_weights():
 def evaluated(tiny, tmp_path):
   tiny.train.num_steps = 4
   train.train(tiny, tmp_path)
-  step = generate.generate(tiny, tmp_path)
-  evaluate.evaluate(tiny, tmp_path, step)
+  step = generate(tiny, tmp_path)
+  evaluate(tiny, tmp_path, step)
   return tiny, tmp_path, step
 
 
@@ -68,12 +73,19 @@ class Idle(DigitsExtractor):
 def test_every_line_has_its_provenance_and_is_written_once(evaluated):
   config, workdir, step = evaluated
   found = lines(workdir)
-  assert [line['w'] for line in found] == list(config.sample.w)
-  for line in found:
-    assert line['step'] == step and line['ema'] is True and line['T'] == config.sample.num_steps
-    assert line['v'] == config.sample.v and line['n'] == config.sample.num_samples
-    assert line['seed'] == 0 and line['labels'] == 'balanced' and line['p_uncond'] == 0.1
-    assert line['extractor'] == 'digits'
+  samples = [line['settings']['sample'] for line in found]
+  assert [sample['guidance']['w'] for sample in samples] == list(config.sample.guidance.w)
+  for line, sample, sample_set in zip(found, samples, sample_sets(config.sample, step)):
+    assert line['version'] == 2 and line['run'] == workdir.name and line['dataset'] == 'digits'
+    assert line['step'] == step and line['seed'] == 0 and line['n'] == config.sample.num_samples
+    assert line['settings']['method'] == {'name': 'classifier_free', 'p_uncond': 0.1}
+    assert sample['sampler'] == config.sample.sampler.to_dict()
+    assert sample['guidance'] | {'w': 0} == {'pair': 'null', 'rule': 'classifier_free', 'w': 0}
+    assert (sample['ema'], sample['labels'], sample['seed']) == (True, 'balanced', 0)
+    identity = json.loads((workdir / line['samples'] / 'identity.json').read_text())
+    assert identity == {'step': step, 'sample': sample} and line['samples'] == sample_set.path
+    assert line['extractor'] == 'digits' and line['distance'] == 'FD-digits'
+    assert line['resize'] == 'none' and line['quantisation'] == 'round'
     assert line['extractor_sha256'] == DigitsExtractor().sha256
     assert line['reference'] == 'digits-train' and line['reference_n'] == 1797
     assert line['metrics'].keys() == {
@@ -81,21 +93,56 @@ def test_every_line_has_its_provenance_and_is_written_once(evaluated):
       *('density', 'coverage', 'accuracy'),
     }
   before = (workdir / 'evals.jsonl').stat().st_mtime_ns
-  evaluate.evaluate(config, workdir, step, extractor=Idle())
+  evaluate(config, workdir, step, extractor=Idle())
   assert (workdir / 'evals.jsonl').stat().st_mtime_ns == before
-  config.sample.w = (0.0, 1.0, 2.0)
-  generate.generate(config, workdir)
-  evaluate.evaluate(config, workdir, step)
-  assert lines(workdir)[:2] == found and lines(workdir)[2]['w'] == 2.0
+  config.sample.guidance.w = (0.0, 1.0, 2.0)
+  generate(config, workdir)
+  evaluate(config, workdir, step)
+  assert (
+    lines(workdir)[:2] == found and lines(workdir)[2]['settings']['sample']['guidance']['w'] == 2.0
+  )
+
+
+def test_settings_that_are_lists_are_not_evaluated_again(tiny, tmp_path):
+  """JSON has no tuples."""
+  tiny.sample.guidance.w = (1.0,)
+  with tiny.unlocked():
+    tiny.sample.guidance.interval = (-5.0, 5.0)
+  (images, labels), _ = train_digits_classifier.split()
+  [sample_set] = sample_sets(tiny.sample, 0)
+  sample_set.write(tmp_path, 0, images[:20], labels[:20].astype(np.int32))
+  for extractor in (DigitsExtractor(), Idle()):
+    evaluate(tiny, tmp_path, 0, extractor=extractor)
+  [line] = lines(tmp_path)
+  assert line['settings']['sample']['guidance']['interval'] == [-5, 5]
+
+
+def test_a_config_that_is_not_the_runs_is_refused(tiny, tmp_path):
+  config_lib.record(tiny, tmp_path)
+  tiny.seed = 1
+  with pytest.raises(ValueError, match='(?s)made by another config.*seed: 0 → 1'):
+    evaluate(tiny, tmp_path, 0)
+
+
+def test_nothing_is_imported_before_it_is_asked_for():
+  program = (
+    'import sys\n'
+    'import cfg_jax.evaluate.runs\n'
+    'from cfg_jax.evaluate.owners import OWNERS\n'
+    "print([m for m in sys.modules if m.startswith('cfg_jax.evaluate.extractors.')])\n"
+  )
+  done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
+  loaded = ast.literal_eval(done.stdout)
+  assert not {name.rpartition('.')[2] for name in loaded} & {'digits', 'inception'}, loaded
 
 
 def test_the_numbers_are_those_of_the_images(evaluated):
   config, workdir, step = evaluated
   line = lines(workdir)[1]
-  sample_set = generate.sample_sets(config, step)[1]
+  sample_set = sample_sets(config.sample, step)[1]
   images = np.concatenate([images for images, _ in sample_set.read(workdir, 20)])
   out = DigitsExtractor()(images)
-  source = config_lib.dataset_of(config).open(config.data.dir, 'train')
+  source = registry.open_source(config.data)
   real = DigitsExtractor()(np.stack([source[i]['image'] for i in range(len(source))]))['features']
   real, fake = real.astype(np.float64), out['features'].astype(np.float64)
   distance = metrics.frechet_distance(fake.mean(0), np.cov(fake.T), real.mean(0), np.cov(real.T))
@@ -109,11 +156,11 @@ def test_real_digits_score_near_the_best(tiny, tmp_path):
   (images, labels), _ = train_digits_classifier.split()
   order = np.random.RandomState(0).permutation(len(images))
   images, labels = images[order], labels[order]
-  tiny.sample.num_samples, tiny.sample.w = 1000, (0.0,)
-  [sample_set] = generate.sample_sets(tiny, 0)
+  tiny.sample.num_samples, tiny.sample.guidance.w = 1000, (0.0,)
+  [sample_set] = sample_sets(tiny.sample, 0)
   assert isinstance(sample_set, SampleSet)
   sample_set.write(tmp_path, 0, images[:1000], labels[:1000].astype(np.int32))
-  evaluate.evaluate(tiny, tmp_path, 0)
+  evaluate(tiny, tmp_path, 0)
   found = lines(tmp_path)[0]['metrics']
   assert found['FD-digits'] < 5 and found['IS'] > 9.3 and found['accuracy'] > 0.99
   assert found['precision'] > 0.9 and found['coverage'] > 0.9
@@ -121,7 +168,7 @@ def test_real_digits_score_near_the_best(tiny, tmp_path):
 
 def test_missing_samples_are_an_error(tiny, tmp_path):
   with pytest.raises(ValueError, match='has 0 of 20 samples'):
-    evaluate.evaluate(tiny, tmp_path, 4)
+    evaluate(tiny, tmp_path, 4)
 
 
 def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, capsys, interrupted):
@@ -130,20 +177,20 @@ def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, ca
   small = functools.partialmethod(SampleSet.read, batch_size=10)
   monkeypatch.setattr(SampleSet, 'read', small)
   (images, labels), _ = train_digits_classifier.split()
-  for sample_set in generate.sample_sets(tiny, 0):
+  for sample_set in sample_sets(tiny.sample, 0):
     for i in (0, 10):
       part = slice(i, i + 10)
       sample_set.write(tmp_path, i, images[part] // int(1 + sample_set.w), labels[part])
   straight = tmp_path / 'straight'
   shutil.copytree(tmp_path / 'samples', straight / 'samples')
-  evaluate.evaluate(tiny, straight, 0)
+  evaluate(tiny, straight, 0)
   interrupted.most = 35
   with pytest.raises(KeyboardInterrupt):
-    evaluate.evaluate(tiny, tmp_path, 0, extractor=interrupted())
+    evaluate(tiny, tmp_path, 0, extractor=interrupted())
   assert len(lines(tmp_path)) == 1
   capsys.readouterr()
   interrupted.seen, interrupted.most = 0, np.inf
-  evaluate.evaluate(tiny, tmp_path, 0, extractor=interrupted())
+  evaluate(tiny, tmp_path, 0, extractor=interrupted())
   assert interrupted.seen == 10
   assert f'evaluate {tmp_path.name}: 20/20 images' in capsys.readouterr().out
   assert [line | {'run': 'straight'} for line in lines(tmp_path)] == lines(straight)

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cfg_jax.evaluate import features, metrics, references
-from cfg_jax.evaluate import scoring as external
+from cfg_jax.evaluate import features, make_reference, metrics, references, scoring
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor
 from cfg_jax.evaluate.statistics import Moments
 from tests import random_inception
@@ -19,7 +18,7 @@ FAKE = random_inception.images(2, 200, 5, 4, 3)
 @pytest.fixture
 def files(tmp_path, monkeypatch):
   """samples.npz, real.npz (images), ref.npz (mu, sigma), adm.npz (both, and spatial)."""
-  monkeypatch.setitem(external.METRIC_SETTINGS, 'kid_subset_size', 50)
+  monkeypatch.setitem(scoring.METRIC_SETTINGS, 'kid_subset_size', 50)
   np.savez(tmp_path / 'samples.npz', FAKE)
   np.savez(tmp_path / 'real.npz', REAL)
   real = features.stream([REAL], Projection())
@@ -36,7 +35,7 @@ def distance(real, fake):
 
 
 def test_statistics_alone(files):
-  line = external.evaluate(files / 'samples.npz', files / 'ref.npz', Projection())
+  line = scoring.score(files / 'samples.npz', files / 'ref.npz', Projection())
   assert line['metrics'].keys() == {'FD-projection', 'IS', 'IS_std'}
   assert line['metrics']['FD-projection'] == pytest.approx(distance(REAL, FAKE), rel=1e-6)
   assert line['n'] == 200 and line['reference_n'] is None
@@ -46,7 +45,7 @@ def test_statistics_alone(files):
 
 
 def test_adm_takes_its_statistics_for_fid_and_its_images_for_the_rest(files):
-  line = external.evaluate(files / 'samples.npz', files / 'adm.npz', Projection())
+  line = scoring.score(files / 'samples.npz', files / 'adm.npz', Projection())
   ours = line['metrics']
   assert ours['FD-projection'] == pytest.approx(distance(REAL, FAKE), rel=1e-6)
   real, fake = (features.stream([x], Projection()) for x in (REAL[:100], FAKE))
@@ -61,7 +60,7 @@ def test_adm_takes_its_statistics_for_fid_and_its_images_for_the_rest(files):
 
 
 def test_images_as_reference_and_some_of_the_samples(files):
-  line = external.evaluate(
+  line = scoring.score(
     files / 'samples.npz', files / 'real.npz', Projection(), num_samples=120, quantisation='round'
   )
   assert line['metrics']['FD-projection'] == pytest.approx(distance(REAL, FAKE[:120]), rel=1e-6)
@@ -69,10 +68,10 @@ def test_images_as_reference_and_some_of_the_samples(files):
 
 
 def test_our_reference_gives_what_its_images_give(files):
-  made = external.make_reference(files / 'real.npz', files / 'ours.npz', Projection())
+  made = make_reference.make(files / 'real.npz', files / 'ours.npz', Projection())
   assert made['reference_n'] == 300
   a, b = (
-    external.evaluate(files / 'samples.npz', files / name, Projection())['metrics']
+    scoring.score(files / 'samples.npz', files / name, Projection())['metrics']
     for name in ('ours.npz', 'real.npz')
   )
   assert a == pytest.approx(b, rel=1e-9)
@@ -81,8 +80,8 @@ def test_our_reference_gives_what_its_images_give(files):
 
 
 def test_kept_rows_are_drawn_from_all(files, monkeypatch):
-  monkeypatch.setattr(external, 'KEPT', 60)
-  external.make_reference(files / 'real.npz', files / 'ours.npz', Projection())
+  monkeypatch.setattr(make_reference, 'KEPT', 60)
+  make_reference.make(files / 'real.npz', files / 'ours.npz', Projection())
   kept = references.read(files / 'ours.npz').features
   everything = features.stream([REAL], Projection()).kept
   where = [int(np.abs(everything - row).sum(axis=1).argmin()) for row in kept]
@@ -96,22 +95,20 @@ class Counting(Projection):
 
 
 def test_mismatches_are_refused_before_the_samples_are_seen(files):
-  external.make_reference(files / 'real.npz', files / 'ours.npz', Projection())
+  make_reference.make(files / 'real.npz', files / 'ours.npz', Projection())
   for changes in ({'sha256': 'def'}, {'name': 'other'}, {'resize': 'half_pixel'}):
     extractor = Counting(**changes)
     with pytest.raises(ValueError, match='samples have .*ours.npz has') as error:
-      external.evaluate(files / 'samples.npz', files / 'ours.npz', extractor)
+      scoring.score(files / 'samples.npz', files / 'ours.npz', extractor)
     assert '\n' not in str(error.value) and extractor.seen == 1
-  external.make_reference(
-    files / 'real.npz', files / 'rounded.npz', Projection(), quantisation='round'
-  )
+  make_reference.make(files / 'real.npz', files / 'rounded.npz', Projection(), quantisation='round')
   with pytest.raises(ValueError, match='quantisation: the samples have truncate, .* has round'):
-    external.evaluate(
+    scoring.score(
       files / 'samples.npz', files / 'rounded.npz', Projection(), quantisation='truncate'
     )
   np.savez(files / 'other.npz', mu=np.zeros(5), sigma=np.eye(5))
   with pytest.raises(ValueError, match='gives 6 features.*other.npz has 5'):
-    external.evaluate(files / 'samples.npz', files / 'other.npz', Projection())
+    scoring.score(files / 'samples.npz', files / 'other.npz', Projection())
 
 
 def test_the_reference_of_a_data_set_is_made_once(tmp_path):
@@ -125,12 +122,12 @@ def test_the_reference_of_a_data_set_is_made_once(tmp_path):
       return super().__call__(images)
 
   def get(extractor, folder=tmp_path):
-    return external.dataset_reference('digits', folder, 'train', extractor), extractor.seen
+    return make_reference.of_dataset('digits', folder, 'train', extractor), extractor.seen
 
   extractor, other = Digits(), Digits()
   (first, images), (again, no_images) = get(extractor), get(Digits())
   assert (images, no_images) == (1797, 0)
-  assert external.provenance(first) == external.provenance(again)
+  assert references.provenance(first) == references.provenance(again)
   assert first.sha256 == first.settings['pixels_sha256'] and first.n == 1797
   for name in ('mean', 'cov', 'features'):
     np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
@@ -138,7 +135,9 @@ def test_the_reference_of_a_data_set_is_made_once(tmp_path):
   assert get(other)[1] == 1797
   (tmp_path / 'read_only').mkdir()
   (tmp_path / 'read_only/references').touch()
-  with pytest.raises(ValueError, match='cannot be made .* use --make_reference, and give its file'):
+  with pytest.raises(
+    ValueError, match='cannot be made .* use .*evaluate reference digits --out.*give that file'
+  ):
     get(extractor, tmp_path / 'read_only')
 
 
@@ -152,7 +151,7 @@ def test_names():
   def names(n, **attributes):
     counted = Moments(n, moments.sum * n / 500, moments.outer * n / 500)
     fake = features.Features(counted, counted, found.logits, found.kept, '')
-    return external.compare(fake, reference, Counting(name='inception', **attributes)).keys()
+    return scoring.compare(fake, reference, Counting(name='inception', **attributes)).keys()
 
   assert names(50_000, is_public=True) == {'FID-50k', 'sFID', 'IS', 'IS_std'}
   assert names(49_999, is_public=True) == {'FID', 'sFID', 'IS', 'IS_std'}
@@ -166,21 +165,21 @@ def test_bad_input_overwrites_nothing(files):
   bad.matrix[0, 0] = np.nan
   out = files / 'ref.npz'
   for call, message in (
-    (lambda: external.make_reference(files / 'real.npz', out, good), 'ref.npz exists'),
-    (lambda: external.make_reference('no_such_data', files / 'x.npz', good), 'no_such_data'),
-    (lambda: external.make_reference(files / 'real.npz', files / 'x.npz', bad), 'NaN'),
-    (lambda: external.evaluate(files / 'none.npz', out, good), 'does not exist'),
-    (lambda: external.evaluate(files / 'samples.npz', files / 'none.npz', good), 'not exist'),
-    (lambda: external.evaluate(files / 'samples.npz', out, bad), 'NaN'),
+    (lambda: make_reference.make(files / 'real.npz', out, good), 'ref.npz exists'),
+    (lambda: make_reference.make('no_such_data', files / 'x.npz', good), 'no_such_data'),
+    (lambda: make_reference.make(files / 'real.npz', files / 'x.npz', bad), 'NaN'),
+    (lambda: scoring.score(files / 'none.npz', out, good), 'does not exist'),
+    (lambda: scoring.score(files / 'samples.npz', files / 'none.npz', good), 'not exist'),
+    (lambda: scoring.score(files / 'samples.npz', out, bad), 'NaN'),
     (
-      lambda: external.make_reference(files / 'real.npz', files / 'x.pkl', good),
+      lambda: make_reference.make(files / 'real.npz', files / 'x.pkl', good),
       'x.pkl must end in .npz',
     ),
     (
-      lambda: external.evaluate(files / 'samples.npz', out, good, num_samples=201),
+      lambda: scoring.score(files / 'samples.npz', out, good, num_samples=201),
       '201 of the 200',
     ),
-    (lambda: external.evaluate(files / 'samples.npz', out, good, num_samples=9), 'at least 10'),
+    (lambda: scoring.score(files / 'samples.npz', out, good, num_samples=9), 'at least 10'),
   ):
     with pytest.raises(ValueError, match=message) as error:
       call()
@@ -190,10 +189,10 @@ def test_bad_input_overwrites_nothing(files):
 
 def test_real_digits(tmp_path, data_dir, monkeypatch):
   """The data set against itself and against noise, with the shipped extractor."""
-  monkeypatch.setitem(external.METRIC_SETTINGS, 'kid_subset_size', 100)
+  monkeypatch.setitem(scoring.METRIC_SETTINGS, 'kid_subset_size', 100)
   extractor = DigitsExtractor()
   path = tmp_path / 'digits.npz'
-  made = external.make_reference('digits', path, extractor, data_dir=data_dir)
+  made = make_reference.make('digits', path, extractor, data_dir=data_dir)
   assert made['dataset'] == 'digits-train' and made['reference_n'] == 1797
   assert references.read(path).settings == {
     'extractor': 'digits',
@@ -204,14 +203,13 @@ def test_real_digits(tmp_path, data_dir, monkeypatch):
     'fingerprint': made['fingerprint'],
     'pixels_sha256': made['pixels_sha256'],
   }
-  source = external._dataset_images('digits', data_dir, 'train')[0]
+  source = make_reference.dataset_images('digits', data_dir, 'train')[0]
   images = np.concatenate(list(source.batches(500)))
   np.savez(tmp_path / 'same.npz', images)
   noise = np.random.RandomState(0).randint(0, 256, images.shape)
   np.savez(tmp_path / 'noise.npz', noise.astype(np.uint8))
   same, noise = (
-    external.evaluate(tmp_path / name, path, extractor)['metrics']
-    for name in ('same.npz', 'noise.npz')
+    scoring.score(tmp_path / name, path, extractor)['metrics'] for name in ('same.npz', 'noise.npz')
   )
   assert abs(same['FD-digits']) < 1e-4 and same['KID'] <= 0 < noise['KID']
   assert same['precision'] == same['recall'] == same['coverage'] == 1

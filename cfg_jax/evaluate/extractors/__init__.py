@@ -1,12 +1,26 @@
-"""The networks that a config, or --extractor, may name."""
+"""The networks that a config, or --extractor, may name. Each is imported when it is asked for."""
+
+from collections.abc import Callable
 
 import ml_collections
 
 from cfg_jax.core.config import Context, Problems
-from cfg_jax.evaluate.extractors.digits import DigitsExtractor
-from cfg_jax.evaluate.extractors.inception import Inception
+from cfg_jax.evaluate.features import Extractor
 
-EXTRACTORS = {'digits': DigitsExtractor, 'inception': Inception}
+
+def _digits() -> Extractor:
+  from cfg_jax.evaluate.extractors.digits import DigitsExtractor
+
+  return DigitsExtractor()
+
+
+def _inception(**options) -> Extractor:
+  from cfg_jax.evaluate.extractors.inception import Inception
+
+  return Inception(**options)
+
+
+EXTRACTORS: dict[str, Callable[..., Extractor]] = {'digits': _digits, 'inception': _inception}
 
 
 def problems(evaluate: ml_collections.ConfigDict, context: Context) -> Problems:

@@ -38,10 +38,12 @@ def logits_and_features(params: dict, images: jax.Array) -> tuple[jax.Array, jax
 
 
 class DigitsExtractor:
-  """An `evaluation.features.Extractor` for digits."""
+  """An `evaluate.features.Extractor` for digits."""
 
-  name = 'digits'
+  name = labels_of = 'digits'
   dim = 64
+  resize = 'none'
+  is_public = False
 
   def __init__(self):
     """Reads the weights inside the package."""

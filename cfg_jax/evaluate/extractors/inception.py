@@ -18,59 +18,23 @@ from jax.sharding import AxisType
 
 from cfg_jax.core import sharding
 from cfg_jax.core.errors import UserError
-from cfg_jax.evaluate.extractors import weights
+from cfg_jax.evaluate.extractors import resizing, weights
+from cfg_jax.evaluate.extractors.resizing import SIZE
 from cfg_jax.nets import torch_file
 
 log = logging.getLogger(__name__)
 
 Params = dict[str, dict[str, jax.Array]]
 
-SIZE = 299  # the network's input, pixels
 BATCH_NORM_EPS = 1e-3
 SPATIAL_CHANNELS = 7  # of Mixed_6d's first branch: 17·17·7 = 2023 features. ADM's sFID
-
-
-def resize(images: jax.Array, how: str) -> jax.Array:
-  """Bilinear, without antialiasing, to (N, 299, 299, C), on the scale of the input. float32 NHWC.
-
-  how='tf1': pixel i samples at i·n/299, as TensorFlow 1 does, and with it the original FID and IS
-  code, ADM, EDM and torch-fidelity. how='half_pixel': at (i + ½)·n/299 − ½, as pytorch-fid does.
-  """
-  for axis in (2, 1):
-    n = images.shape[axis]
-    low, high, fraction = _grid(n, how)
-    a, b = jnp.take(images, low, axis), jnp.take(images, high, axis)
-    images = a + (b - a) * fraction.reshape([-1 if i == axis else 1 for i in range(4)])
-  return images
-
-
-def _grid(n: int, how: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """For each of 299 pixels: its two neighbours among n, and how far from the first it lies.
-
-  Rounded to float32 where the originals round: elsewhere it moves a pixel by up to 1e-3 of 255.
-  """
-  i, scale = np.arange(SIZE), float(np.float32(n / SIZE))
-  if how == 'tf1':
-    source = i * scale
-  elif how == 'half_pixel':
-    source = np.maximum((i + 0.5) * scale - 0.5, 0)
-  else:
-    raise UserError(f"resize={how!r} is unknown; use 'tf1' or 'half_pixel'.")
-  source = source.astype(np.float32)
-  low = np.minimum(source.astype(np.int32), n - 1)
-  return low, np.minimum(low + 1, n - 1), source - low
-
-
-def scale(images: jax.Array, how: str) -> jax.Array:
-  """0..255 to what the network was fed: (x − 128)/128, or 2x/255 − 1 with pytorch-fid's resize."""
-  return (images - 128) / 128 if how == 'tf1' else 2 * (images / 255) - 1
 
 
 def params_from(state: dict[str, np.ndarray]) -> Params:
   """Kernels (H, W, in, out) with batch-norm folded in, from the weight file's tensors.
 
-  BN(W x) = s W x + (β − s μ) with s = γ/√(var + ε), in float64. Raises ValueError, one line, where
-  the tensors aren't this network's.
+  BN(W x) = s W x + (β − s μ) with s = γ/√(var + ε), in float64. Raises UserError where the tensors
+  are not this network's.
   """
   params = {}
   try:
@@ -226,7 +190,7 @@ def _windows(x: jax.Array, axis: int, stride: int) -> list[jax.Array]:
 
 
 def _max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
-  """3×3 maxima: of whole windows with stride 2, of the part inside the image with stride 1."""
+  """3×3 maxima: of complete windows with stride 2, of the part inside the image with stride 1."""
   if stride == 1:
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
   for axis in (1, 2):
@@ -255,6 +219,7 @@ class Inception:
   """
 
   dim = 2048
+  labels_of = None  # ImageNet's classes, in an order of their own
 
   def __init__(
     self,
@@ -264,8 +229,8 @@ class Inception:
     batch_size: int = 64,
     unknown_weights: bool = False,
   ):
-    """Loads weights from `path` or where `weights.locate` finds them; ValueError if it cannot."""
-    _grid(SIZE, resize)  # refuses an unknown name before anything is read
+    """Loads weights from `path` or where `weights.locate` finds them; UserError if it cannot."""
+    resizing.grid(SIZE, resize)  # refuses an unknown name before anything is read
     path = weights.locate(path)
     self.sha256 = weights.sha256(path)
     self.is_public = self.sha256 == weights.SHA256
@@ -287,7 +252,7 @@ class Inception:
   def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """'features' (N, 2048), 'spatial' (N, 2023), 'logits' without bias (N, 1008), float32.
 
-    images: uint8 (N, H, W, 3), or (N, H, W, 1). Raises ValueError, one line, on anything else.
+    images: uint8 (N, H, W, 3), or (N, H, W, 1). Raises UserError on anything else.
     """
     images = np.asarray(images)
     known = images.ndim == 4 and images.shape[-1] in (1, 3) and images.size
@@ -316,7 +281,8 @@ class Inception:
 
 def _extract(params: Params, images: jax.Array, how: str) -> dict[str, jax.Array]:
   """`inception` of uint8 images of any size, under an `Extractor`'s names."""
-  taps = inception(params, scale(resize(images.astype(jnp.float32), how), how))
+  images = resizing.resize(images.astype(jnp.float32), how)
+  taps = inception(params, resizing.scale(images, how))
   return {
     'features': taps['pool3'],
     'spatial': taps['spatial'],

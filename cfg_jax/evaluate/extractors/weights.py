@@ -6,6 +6,7 @@ import shutil
 import urllib.request
 from pathlib import Path
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 
 NAME = 'pt_inception-2015-12-05-6726825d.pth'
@@ -17,7 +18,7 @@ def locate(path: str | os.PathLike | None = None) -> Path:
   """The weights' file: `path`, else $CFG_JAX_INCEPTION, else the cache, downloaded on first use.
 
   The cache is $XDG_CACHE_HOME/cfg_jax (~/.cache/cfg_jax). A download with another sha256 is
-  discarded. Raises ValueError, one line, where there is no file and none can be fetched.
+  discarded. Raises UserError where there is no file and none can be fetched.
   """
   given = path or os.environ.get('CFG_JAX_INCEPTION')
   if given:
@@ -27,20 +28,16 @@ def locate(path: str | os.PathLike | None = None) -> Path:
   cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'cfg_jax'
   target = cache / NAME
   if not target.is_file():
-    cache.mkdir(parents=True, exist_ok=True)
-    part = cache / f'{NAME}.{os.getpid()}.part'
     try:
-      with urllib.request.urlopen(URL, timeout=60) as response, part.open('wb') as file:
+      with urllib.request.urlopen(URL, timeout=60) as response, files.atomic(target) as file:
         shutil.copyfileobj(response, file)
-      if (found := sha256(part)) != SHA256:
-        raise OSError(f'its sha256 is {found}, not {SHA256}')
-      part.replace(target)
+        file.flush()
+        if (found := sha256(file.name)) != SHA256:
+          raise OSError(f'its sha256 is {found}, not {SHA256}')
     except OSError as error:  # urllib's errors are OSErrors
       raise UserError(
         f'cannot fetch the Inception weights ({error}); download {URL} and put it at {target}'
       ) from None
-    finally:
-      part.unlink(missing_ok=True)
   return target
 
 
