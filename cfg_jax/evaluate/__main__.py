@@ -21,7 +21,7 @@ from absl import flags
 
 from cfg_jax.core import command as cli
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
+from cfg_jax.core import runtime
 from cfg_jax.core.checkpoint import steps_on_disk
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate import scoring as external
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
   if given.workdir:
     _of_run(given)
     return
-  sharding.setup_jax()
+  runtime.setup_jax()
   with contextlib.redirect_stdout(sys.stderr):  # progress: stdout is for the line alone
     line = _of_samples(given) if given.samples else _reference(given)
   print(json.dumps(line))
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
 
 def _of_run(given: flags.FlagValues) -> None:
   config, workdir = config_of_flags(), Path(given.workdir)
-  sharding.setup_jax(config.sample.batch_size)
+  runtime.setup_jax(config.sample.batch_size)
   config_lib.check(config, OWNERS, 1)
   steps = steps_on_disk(workdir)
   if not steps:

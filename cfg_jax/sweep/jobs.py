@@ -18,7 +18,7 @@ from pathlib import Path
 import submitit
 
 from cfg_jax.core import command as cli
-from cfg_jax.core import processes, sharding
+from cfg_jax.core import processes, runtime
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.draw import generate
 from cfg_jax.sweep.grid import Run
@@ -121,7 +121,7 @@ class Job:
       batch_sizes = set()
     if environment.num_tasks > 1:
       processes.start()
-    sharding.setup_jax(config.train.batch_size, *batch_sizes, channels=config.model.channels)
+    runtime.setup_jax(config.train.batch_size, *batch_sizes, channels=config.model.channels)
     if self.stage in ('all', 'train'):
       train(config, folder)
     if self.stage == 'generate':
