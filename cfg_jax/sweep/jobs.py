@@ -13,7 +13,7 @@ from pathlib import Path
 
 import submitit
 
-from cfg_jax.core import command, processes
+from cfg_jax.core import command, processes, runtime
 from cfg_jax.core.locks import claim
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.draw import generate
