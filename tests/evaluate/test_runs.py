@@ -125,11 +125,7 @@ def test_a_config_that_is_not_the_runs_is_refused(tiny, tmp_path):
 
 
 def test_nothing_is_imported_before_it_is_asked_for():
-  program = (
-    'import sys\n'
-    'import cfg_jax.evaluate.runs\n'
-    'print(list(sys.modules))\n'
-  )
+  program = 'import sys\nimport cfg_jax.evaluate.runs\nprint(list(sys.modules))\n'
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
   loaded = ast.literal_eval(done.stdout)
   extractors = {f'cfg_jax.evaluate.extractors.{name}' for name in ('digits', 'inception')}
