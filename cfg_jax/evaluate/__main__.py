@@ -119,6 +119,8 @@ def main(argv: list[str]) -> None:
 def define_flags() -> None:
   """The flags of all three, those of `generate` among them."""
   define_sample_flags()
+  for name in ('workdir', 'step', 'w', 'num_samples', 'set'):
+    flags.declare_key_flag(name)  # for --help
   flags.DEFINE_string('reference', None, 'Statistics, or images, to compare with.')
   flags.DEFINE_string('out', None, 'The reference to write, an .npz.')
   flags.DEFINE_enum(

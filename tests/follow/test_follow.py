@@ -13,7 +13,8 @@ from cfg_jax.train import loop as train
 
 def evaluated(workdir) -> list[tuple[int, float]]:
   lines = (workdir / 'evals.jsonl').read_text().splitlines()
-  return [(line['step'], line['w']) for line in map(json.loads, lines)]
+  records = map(json.loads, lines)
+  return [(r['step'], r['settings']['sample']['guidance']['w']) for r in records]
 
 
 def test_each_checkpoint_is_evaluated_until_the_last(tiny, tmp_path, monkeypatch):
