@@ -87,10 +87,28 @@ def _kept_inside(eqn: core.JaxprEqn) -> int:
 
 
 def _new_bytes(closed: core.ClosedJaxpr) -> int:
-  """Bytes of a jaxpr's outputs, each once, without inputs that it only hands through."""
-  inputs = {id(v) for v in closed.jaxpr.invars}
+  """Bytes of a jaxpr's outputs, each once, without inputs that it only hands through.
+
+  Where the platform chooses a branch, those of the last one, which is an accelerator's: what only
+  other branches keep is a constant in it.
+  """
+  skipped = {id(v) for v in closed.jaxpr.invars}
+  for eqn in closed.jaxpr.eqns:
+    if eqn.params.get('branches_platforms'):
+      branch = eqn.params['branches'][-1].jaxpr
+      kept = _dependent(branch)
+      skipped |= {id(v) for v, inside in zip(eqn.outvars, branch.outvars) if id(inside) not in kept}
   outputs = {id(v): v.aval for v in closed.jaxpr.outvars if not isinstance(v, core.Literal)}
-  return num_bytes(aval for name, aval in outputs.items() if name not in inputs)
+  return num_bytes(aval for name, aval in outputs.items() if name not in skipped)
+
+
+def _dependent(jaxpr: core.Jaxpr) -> set[int]:
+  """Ids of a jaxpr's variables that depend on its inputs."""
+  found = {id(v) for v in jaxpr.invars}
+  for eqn in jaxpr.eqns:
+    if any(id(v) in found for v in eqn.invars):
+      found |= {id(v) for v in eqn.outvars}
+  return found
 
 
 def num_bytes(arrays: Iterable) -> int:

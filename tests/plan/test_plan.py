@@ -13,7 +13,7 @@ from cfg_jax.core import sharding
 from cfg_jax.data.batches import Batch
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.methods import drawing
-from cfg_jax.nets import unet
+from cfg_jax.nets import cpu, unet
 from cfg_jax.papers.cfg.tables import TABLES
 from cfg_jax.plan import cost, devices
 from cfg_jax.plan import flops as costs
@@ -74,6 +74,13 @@ def test_kept_bytes_are_the_derivatives_and_remat_keeps_them_for_one_stage_only(
   assert plain == (2 * 2 * array + array, 0)  # and what the second stage starts from
   remat = costs.kept_bytes(functools.partial(twice, jax.checkpoint(stage)), w, x)
   assert remat == (array, 2 * array)
+
+
+def test_kept_bytes_of_attention_are_those_of_jaxs_own():
+  def kept(attend):
+    return costs.kept_bytes(lambda x: attend(2 * x, 3 * x, 4 * x).sum(), shape(2, 64, 4, 16))[0]
+
+  assert kept(cpu.attend) == kept(jax.nn.dot_product_attention) + 4  # the branch's number
 
 
 def test_parameters_of_adm_64():
