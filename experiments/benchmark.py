@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from cfg_jax.core import command as cli
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
+from cfg_jax.core import runtime, sharding
 from cfg_jax.core import state as train_state
 from cfg_jax.data import batches as data
 from cfg_jax.data.prepare import speed
@@ -191,7 +191,7 @@ def main(argv: list[str]) -> None:
   del argv
   config = config_lib.of_flags()
   batch_sizes = config.train.batch_size, config.sample.batch_size
-  sharding.setup_jax(*batch_sizes, channels=config.model.channels)
+  runtime.setup_jax(*batch_sizes, channels=config.model.channels)
   benchmark(config)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.linalg
 from absl import app, flags
 
-from cfg_jax.core import sharding
+from cfg_jax.core import runtime
 from cfg_jax.evaluate import metrics
 from cfg_jax.evaluate.extractors import inception
 
@@ -46,7 +46,7 @@ def extractor() -> None:
   from tests import originals, random_inception
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  sharding.setup_jax(BATCH_SIZE.value)  # one JAX device a core, as the commands do
+  runtime.setup_jax(BATCH_SIZE.value)  # one JAX device a core, as the commands do
   state = random_inception.random_state()
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / 'random.pth'

@@ -4,7 +4,7 @@
 
 The other network is the tests' `adm_reference`. Both use all cores, in float32, each in a
 process of its own, as it is used alone: PyTorch does without the memory settings of
-`sharding.setup_jax`. The gradient is that of the mean square of ε by all parameters. Prints;
+`runtime.setup_jax`. The gradient is that of the mean square of ε by all parameters. Prints;
 asserts nothing.
 """
 
@@ -19,7 +19,7 @@ import torch
 from absl import flags
 
 from cfg_jax.core import command as cli
-from cfg_jax.core import sharding
+from cfg_jax.core import runtime, sharding
 from cfg_jax.core import state as train_state
 from cfg_jax.nets import adm
 from cfg_jax.nets.embed import adm_lambdas
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   size, batch_size = flags.FLAGS.size, flags.FLAGS.batch_size
-  sharding.setup_jax(batch_size, channels=SIZES[size].channels)
+  runtime.setup_jax(batch_size, channels=SIZES[size].channels)
   benchmark(SIZES[size], batch_size)
 
 

@@ -126,9 +126,7 @@ class Checkpoints:
     for name, digest in digests(arrays).items():
       if digest != saved[name]:
         raise UserError(f'the bytes of {name} are not those that were saved')
-    leaves = [
-      sharding.from_whole(arrays[there[name]], wanted.sharding) for name, wanted in flat.items()
-    ]
+    leaves = [sharding.place(arrays[there[name]], wanted.sharding) for name, wanted in flat.items()]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves), record['extra']
 
   def set_aside_after(self, step: int) -> None:
@@ -138,7 +136,7 @@ class Checkpoints:
         target = self._folder.parent / 'damaged' / str(newer)
         target.parent.mkdir(exist_ok=True)
         (self._folder / str(newer)).rename(target)
-    processes.wait('what is damaged is set aside')
+    processes.barrier('what is damaged is set aside')
     self._manager.reload()
 
   def close(self) -> None:
@@ -149,7 +147,7 @@ class Checkpoints:
 def digests(arrays: dict[str, jax.Array]) -> dict[str, str]:
   """The sha256 of each array's bytes, however it is sharded; one array at a time is on the host."""
   return {
-    name: hashlib.sha256(np.ascontiguousarray(sharding.whole(x))).hexdigest()
+    name: hashlib.sha256(np.ascontiguousarray(sharding.gather(x))).hexdigest()
     for name, x in arrays.items()
   }
 

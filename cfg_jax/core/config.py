@@ -194,13 +194,13 @@ def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
   path = Path(workdir) / 'config.json'
   check_unchanged(config, path)
   resolved = json.loads(config.to_json())
-  processes.agree(json.dumps(resolved), '--config')
+  processes.check_equal(json.dumps(resolved), '--config')
   versions = {name: importlib.metadata.version(name) for name in PACKAGES}
   if processes.is_first():
     files.write_json(path, {'config': resolved, 'versions': versions})
-  processes.wait('config.json is written')
+  processes.barrier('config.json is written')
   seen = path.read_text() if path.exists() else ''
-  processes.agree(seen, f'{path}, which must be on a file system that all share,')
+  processes.check_equal(seen, f'{path}, which must be on a file system that all share,')
 
 
 def check_unchanged(

@@ -80,7 +80,7 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def wait(where: str) -> None:
+def barrier(where: str) -> None:
   """Returns once all processes are here; where: the same words in each."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(where)
@@ -92,7 +92,7 @@ def first_then_others(f: Callable[[], T]) -> T:
     if is_first():
       return f()
   finally:
-    wait('process 0 is first')
+    barrier('process 0 is first')
   return f()
 
 
@@ -102,7 +102,7 @@ def share(items: Sequence[T]) -> Sequence[T]:
   return items[len(items) * i // n : len(items) * (i + 1) // n]
 
 
-def agree(value: str, what: str) -> None:
+def check_equal(value: str, what: str) -> None:
   """Raises ValueError, in all processes, where they differ in value; what: its name in words."""
   if jax.process_count() == 1:
     return

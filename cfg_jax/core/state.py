@@ -44,6 +44,6 @@ def shardings(state: TrainState, mesh: jax.sharding.Mesh, shard_optimizer: bool)
   """
   placed = jax.tree.map(lambda x: sharding.replicated(mesh), state)
   if shard_optimizer:
-    shared = sharding.shared_out({'ema': state.ema, 'opt_state': state.opt_state}, mesh)
+    shared = sharding.zero1({'ema': state.ema, 'opt_state': state.opt_state}, mesh)
     placed = placed._replace(**shared)
   return placed

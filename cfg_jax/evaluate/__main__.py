@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from cfg_jax.core import command, sharding
+from cfg_jax.core import command, runtime
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import steps_on_disk
 from cfg_jax.core.errors import UserError
@@ -39,7 +39,7 @@ def run(given: flags.FlagValues) -> None:
   if not given.workdir:
     raise UserError('run needs --workdir: the run, as cfg_jax.train left it.')
   config, workdir = config_of_flags(), Path(given.workdir)
-  sharding.setup_jax(config.sample.batch_size)
+  runtime.setup_jax(config.sample.batch_size)
   config_lib.check(config, OWNERS, 1)
   steps = steps_on_disk(workdir)
   if not steps:
@@ -53,7 +53,7 @@ def samples(given: flags.FlagValues, path: str) -> None:
   """Prints the metrics of images from anywhere."""
   if not given.reference:
     raise UserError('samples needs --reference: statistics, or images, to compare with.')
-  sharding.setup_jax()
+  runtime.setup_jax()
   beside = Path(path).absolute()
   can_write = os.access(beside.parent, os.W_OK)
   with _line_on_stdout() as line:
@@ -71,7 +71,7 @@ def reference(given: flags.FlagValues, what: str) -> None:
   """Writes a reference, and prints what it is of."""
   if not given.out:
     raise UserError('reference needs --out: the .npz to write.')
-  sharding.setup_jax()
+  runtime.setup_jax()
   with _line_on_stdout() as line:
     line |= make_reference.make(
       what,

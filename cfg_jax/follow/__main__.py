@@ -17,7 +17,7 @@ from absl import flags
 
 from cfg_jax.core import command as cli
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
+from cfg_jax.core import runtime
 from cfg_jax.core.checkpoint import steps_on_disk
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.evaluate.runs import evaluate
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   config = config_of_flags()
-  sharding.setup_jax(config.sample.batch_size, channels=config.model.channels)
+  runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   follow(config, Path(flags.FLAGS.workdir), flags.FLAGS.reference)
 
 

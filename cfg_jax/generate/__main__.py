@@ -12,7 +12,7 @@ from pathlib import Path
 import ml_collections
 from absl import flags
 
-from cfg_jax.core import command, processes, sharding
+from cfg_jax.core import command, processes, runtime
 from cfg_jax.generate.draw import generate
 
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
   del argv
   config = config_of_flags()
   processes.start_by_flags()
-  sharding.setup_jax(config.sample.batch_size, channels=config.model.channels)
+  runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   generate(config, Path(flags.FLAGS.workdir), flags.FLAGS.step)
 
 

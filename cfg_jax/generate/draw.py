@@ -45,11 +45,11 @@ def generate(
   n = config.sample.num_samples
   wanted = set(range(n) if indices is None else indices)
   missing = [(s, i) for s in sets for i in sorted(wanted - s.present(workdir))]
-  processes.wait('all have seen what is missing')
+  processes.barrier('all have seen what is missing')
   if share := processes.share(missing):
     total = len(wanted) * len(sets) - len(missing) + len(share)
     _draw(config, workdir, share, params, mesh, total)
-  processes.wait('all is drawn')
+  processes.barrier('all is drawn')
   complete = indices is None and (missing or not grid_path(sets, workdir).exists())
   if complete and processes.is_first():
     write_grid(sets, workdir, n, registry.of(config.data).num_classes)

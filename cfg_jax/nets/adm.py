@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cfg_jax.core import command, sharding
+from cfg_jax.core import command, runtime
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
@@ -196,7 +196,7 @@ def _convert(
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
-  sharding.setup_jax(1)
+  runtime.setup_jax(1)
   workdir = flags.FLAGS.workdir
   import_run(command.config_of_file(), Path(flags.FLAGS.weights), Path(workdir))
   print(f'Sample it: python -m cfg_jax.generate --workdir {workdir} --num_samples 16')

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import submitit
 
-from cfg_jax.core import command, processes, sharding
+from cfg_jax.core import command, processes, runtime
 from cfg_jax.core.locks import claim
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.draw import generate
@@ -118,7 +118,7 @@ class Job:
       batch_sizes = set()
     if environment.num_tasks > 1:
       processes.start()
-    sharding.setup_jax(config.train.batch_size, *batch_sizes, channels=config.model.channels)
+    runtime.setup_jax(config.train.batch_size, *batch_sizes, channels=config.model.channels)
     if self.stage in ('all', 'train'):
       train(config, folder, cost.peak_images_per_s(config))
     if self.stage == 'generate':

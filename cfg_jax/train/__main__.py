@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from cfg_jax.core import command, processes, sharding
+from cfg_jax.core import command, processes, runtime
 from cfg_jax.core import config as config_lib
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.plan import cost, show
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     show.main(config)
     return
   processes.start_by_flags()
-  sharding.setup_jax(config.train.batch_size, channels=config.model.channels)
+  runtime.setup_jax(config.train.batch_size, channels=config.model.channels)
   config_lib.check(config, OWNERS, jax.device_count())
   train(config, Path(flags.FLAGS.workdir), cost.peak_images_per_s(config))
 

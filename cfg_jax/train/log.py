@@ -118,12 +118,12 @@ def make_grid(
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
   knobs = drawing.knobs(config, w)
   arguments = jax.tree.map(
-    lambda x: sharding.from_whole(x, split), (indices.astype(np.int32), c.astype(np.int32), knobs)
+    lambda x: sharding.place(x, split), (indices.astype(np.int32), c.astype(np.int32), knobs)
   )
   draw = drawing.make_sampler(config, mesh)
 
   def grid(ema):
-    images = sharding.whole(draw(jax.device_put(ema, everywhere), *arguments))[: len(cells)]
+    images = sharding.gather(draw(jax.device_put(ema, everywhere), *arguments))[: len(cells)]
     return pictures.tile(images.reshape(len(classes), len(strengths), *dataset.image_shape))
 
   return grid

@@ -1,4 +1,4 @@
-"""What a CPU computes is XLA's own convolution, and only a CPU computes it so."""
+"""What a CPU computes is XLA's own convolution and JAX's own attention."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cfg_jax.nets.cpu import CHANNELS, POSITIONS, convolve, convolve_upsampled, upsample
+from cfg_jax.nets.cpu import CHANNELS, POSITIONS, attend, convolve, convolve_upsampled, upsample
 
 side = int(POSITIONS**0.5)
 
@@ -33,13 +33,6 @@ def assert_xlas(convolution, shape, size=3, before=lambda x: x):
     np.testing.assert_allclose(ours, xlas, rtol=1e-4, atol=1e-4 * jnp.abs(xlas).max())
 
 
-def lowered(convolution, shape, size, platform, gradient=False):
-  graph, params = layer(convolution, shape[-1], size)
-  f = lambda params, x: nnx.merge(graph, params)(x).sum()  # noqa: E731
-  f = jax.jit(jax.grad(f) if gradient else f)
-  return f.trace(params, jnp.ones(shape)).lower(lowering_platforms=(platform,)).as_text()
-
-
 @pytest.mark.parametrize('shape', [(2, side, side), (3, 4, 8)])
 @pytest.mark.parametrize('size', [1, 3])
 def test_value_and_gradients_are_those_of_the_convolution(shape, size):
@@ -59,28 +52,6 @@ def test_upsample_repeats_each_pixel():
   np.testing.assert_array_equal(upsample(x), np.kron(x, np.ones((1, 2, 2, 1))))
 
 
-@pytest.mark.parametrize('gradient', [False, True])
-def test_on_cpus_it_is_a_product_where_the_image_is_small_and_wide(gradient):
-  small = (2, side, side, CHANNELS)
-  assert 'convolution' not in lowered(convolve, small, 3, 'cpu', gradient)
-  assert 'convolution' in lowered(convolve, (2, side, side + 1, CHANNELS), 3, 'cpu', gradient)
-  assert 'convolution' in lowered(convolve, small, 1, 'cpu', gradient)
-  for platform in ('cuda', 'tpu'):
-    text = lowered(convolve, small, 3, platform, gradient)
-    assert 'convolution' in text and 'concatenate' not in text
-
-
-@pytest.mark.parametrize('gradient', [False, True])
-def test_on_cpus_four_small_convolutions_are_the_enlarged_images(gradient):
-  def count(platform, shape):
-    text = lowered(convolve_upsampled, shape, 3, platform, gradient)
-    return text.count('stablehlo.convolution(')
-
-  assert [count(platform, (2, 8, 8, 32)) for platform in ('cpu', 'cuda', 'tpu')] == [4, 1, 1]
-  assert count('cpu', (2, side, side, CHANNELS)) == 4  # small and wide before it is enlarged
-  assert count('cpu', (2, 4, 4, CHANNELS)) == 0  # a product, of the enlarged images
-
-
 @pytest.mark.parametrize('convolution', [convolve, convolve_upsampled])
 @pytest.mark.parametrize('channels', [32, CHANNELS])
 def test_bfloat16_stays_bfloat16(convolution, channels):
@@ -92,3 +63,31 @@ def test_bfloat16_stays_bfloat16(convolution, channels):
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
   assert y.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize('scale', [1, 30])  # of logits up to thousands, where exp overflows
+def test_attention_is_the_softmax_of_each_head(scale):
+  """Value and gradients against float64."""
+  rng = np.random.default_rng(0)
+  q, k, v, g = (scale**p * rng.normal(size=(2, 9, 3, 8)) for p in (1, 1, 0, 0))
+  logits = np.einsum('btnd,bsnd->bnts', q, k) / np.sqrt(8)
+  p = np.exp(logits - logits.max(-1, keepdims=True))
+  p /= p.sum(-1, keepdims=True)
+  of_p = np.einsum('btnd,bsnd->bnts', g, v)
+  of_logits = p * (of_p - (p * of_p).sum(-1, keepdims=True)) / np.sqrt(8)
+  want = [
+    np.einsum('bnts,bsnd->btnd', p, v),
+    np.einsum('bnts,bsnd->btnd', of_logits, k),
+    np.einsum('bnts,btnd->bsnd', of_logits, q),
+    np.einsum('bnts,btnd->bsnd', p, g),
+  ]
+  out, back = jax.vjp(attend, *(jnp.asarray(x, jnp.float32) for x in (q, k, v)))
+  for ours, exact in zip([out, *back(jnp.asarray(g, jnp.float32))], want):
+    np.testing.assert_allclose(ours, exact, atol=2e-5 * scale**2)
+
+
+def test_attention_in_bfloat16_is_near():
+  x = jax.random.normal(jax.random.key(0), (2, 64, 4, 16))
+  low = attend(*[x.astype(jnp.bfloat16)] * 3)
+  assert low.dtype == jnp.bfloat16
+  np.testing.assert_allclose(low.astype(jnp.float32), attend(x, x, x), atol=0.03)

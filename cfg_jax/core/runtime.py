@@ -1,0 +1,82 @@
+"""How a process is set up before JAX's first use: its cache, devices, XLA's flags and memory."""
+
+import ctypes
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jaxlib
+
+log = logging.getLogger(__name__)
+WIDE = 128  # channels of a network's first level
+# XLA for a CPU: convolutions by Eigen, which with one device takes a quarter off ADM-64's gradient;
+# operations one after another, without which remat saves no memory.
+WIDE_FLAGS = (
+  '--xla_cpu_experimental_ynn_fusion_type=-individual_convolution',
+  '--xla_cpu_enable_concurrency_optimized_scheduler=false',
+)
+
+
+def setup_jax(*batch_sizes: int, channels: int = 0) -> None:
+  """What every command sets before JAX's first use: a cache of programs, devices and memory.
+
+  channels: of the network that will run, if one will. The rest matters only where JAX finds nothing
+  better than a CPU. For a narrow network one JAX device a core, as many as divide all batch sizes,
+  doubles the speed of small convolutions on two cores; for a wide one, one device and `WIDE_FLAGS`.
+  JAX_NUM_CPU_DEVICES, JAX_COMPILATION_CACHE_DIR and what is in XLA_FLAGS, where set, stand.
+  """
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'cfg_jax' / 'xla'
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  wide = channels >= WIDE
+  if wide:
+    os.environ['XLA_FLAGS'] = ' '.join(
+      [*known(WIDE_FLAGS), os.environ.get('XLA_FLAGS', '')]
+    ).strip()
+  if 'JAX_NUM_CPU_DEVICES' not in os.environ:
+    affinity = getattr(os, 'sched_getaffinity', None)  # Linux only
+    cores = 1 if wide else len(affinity(0)) if affinity else os.cpu_count()
+    fit = max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
+    jax.config.update('jax_num_cpu_devices', fit)
+  _keep_freed_memory(wide)
+
+
+def known(flags: Sequence[str]) -> list[str]:
+  """Those of `flags` that the installed XLA accepts; a warning names the others.
+
+  XLA ends a process whose XLA_FLAGS it does not know, so others try: half a second.
+  """
+  if _starts(flags):
+    return list(flags)
+  accepted = [flag for flag in flags if _starts([flag])]
+  dropped = ' '.join(flag for flag in flags if flag not in accepted)
+  log.warning(
+    'XLA of jaxlib %s runs without %s, which it does not know.', jaxlib.__version__, dropped
+  )
+  return accepted
+
+
+def _starts(flags: Sequence[str]) -> bool:
+  """Whether JAX starts on a CPU with these XLA_FLAGS alone."""
+  env = os.environ | {'XLA_FLAGS': ' '.join(flags), 'JAX_PLATFORMS': 'cpu'}
+  command = [sys.executable, '-c', 'import jax; jax.devices()']
+  return subprocess.run(command, env=env, capture_output=True).returncode == 0
+
+
+def _keep_freed_memory(wide: bool) -> None:
+  """Tells glibc to return no memory to the system.
+
+  XLA on a CPU allocates its working memory anew at every call. Above 32 MB glibc would map it and
+  unmap it each time, and the system clear every page: a tenth of a training step.
+  """
+  if sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'):
+    m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8  # malloc.h
+    libc.mallopt(m_mmap_max, 0)
+    libc.mallopt(m_trim_threshold, -1)  # never
+    libc.mallopt(m_top_pad, 1 << 26)  # a thread's heap is 64 MB: it too is kept when it empties
+    if wide:
+      libc.mallopt(m_arena_max, 1)  # what does not fit into a thread's heap would be mapped again
