@@ -1,6 +1,7 @@
 """The import rule, read from the source: one way along the arrow; equations import JAX alone."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -74,3 +75,34 @@ def test_equations_import_jax_and_themselves_only(path):
     assert name.split('.')[0] in allowed, name
     if name != 'cfg_jax' and is_or_is_in(name, 'cfg_jax'):
       assert is_or_is_in(name, 'cfg_jax.equations'), name
+
+
+def loaded(*modules: str) -> set[str]:
+  """The packages that a process has loaded once it has imported `modules`."""
+  script = (
+    f"import sys, {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"
+  )
+  command = [sys.executable, '-c', script]
+  return set(subprocess.check_output(command, text=True, cwd=PACKAGE.parent).split())
+
+
+def test_the_equations_load_jax_and_no_framework():
+  files = sorted((PACKAGE / 'equations').rglob('*.py'))
+  names = ['.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts) for path in files]
+  found = loaded(*(name.removesuffix('.__init__') for name in names))
+  assert {'jax', 'cfg_jax'} <= found
+  assert not found & {'flax', 'optax', 'orbax', 'tensorflow_datasets', 'grain', 'ml_collections'}
+
+
+@pytest.mark.parametrize(
+  ('command', 'without'),
+  [
+    ('report', {'jax', 'flax', 'orbax', 'tensorflow_datasets', 'submitit', 'tensorboardX'}),
+    ('plan', {'tensorflow_datasets', 'sklearn', 'submitit', 'tensorboardX', 'matplotlib'}),
+    ('train', {'tensorflow_datasets', 'sklearn', 'submitit', 'matplotlib'}),
+    ('generate', {'tensorflow_datasets', 'sklearn', 'submitit', 'tensorboardX', 'matplotlib'}),
+    ('evaluate', {'tensorflow_datasets', 'sklearn', 'submitit', 'tensorboardX', 'matplotlib'}),
+  ],
+)
+def test_what_one_stage_needs_the_others_do_not_load(command, without):
+  assert not loaded(f'cfg_jax.{command}.__main__') & without

@@ -46,6 +46,7 @@ class CfgDigits(tfds.core.GeneratorBasedBuilder):
 def open_source(data_dir: Path, split: str) -> Sequence[dict]:
   """The prepared digits as a random-access source; built on first use (a second)."""
   builder = CfgDigits(data_dir=data_dir, file_format='array_record')
+  tfds.disable_progress_bar()  # its bars reach into logs, where they are noise
   if not builder.is_prepared():
     print(f'Preparing the digits in {builder.data_path}', flush=True)
     with (

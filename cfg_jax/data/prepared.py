@@ -10,16 +10,19 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import tensorflow_datasets as tfds
+from typing import TYPE_CHECKING
 
 from cfg_jax.core.errors import UserError
 
-tfds.disable_progress_bar()  # its bars reach into logs, where they are noise
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
 
 
-def builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
-  """The newest prepared version of `name`; ValueError with the remedy where there is none."""
+def builder(name: str, data_dir: Path) -> 'tfds.core.DatasetBuilder':
+  """The newest prepared version of `name`; UserError with the remedy where there is none."""
+  import tensorflow_datasets as tfds  # here: a second, which only those who read data wait for
+
+  tfds.disable_progress_bar()  # its bars reach into logs, where they are noise
   whole = Path(data_dir).glob(f'{name}/*.*.*/dataset_info.json')  # the file written last
   if not (versions := sorted(tfds.core.Version(path.parent.name) for path in whole)):
     raise UserError(

@@ -15,7 +15,7 @@ import ml_collections
 
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.errors import UserError
-from cfg_jax.data import digits, prepared
+from cfg_jax.data import prepared
 from cfg_jax.data.prepared import fingerprint
 
 __all__ = ['DATASETS', 'Dataset', 'fingerprint', 'get']
@@ -41,8 +41,14 @@ def _on_disk(
   return Dataset(image_shape, num_classes, num_train, partial(prepared.open_source, name))
 
 
+def _digits(data_dir: Path, split: str) -> Sequence[dict]:
+  from cfg_jax.data import digits  # here: it imports TFDS, for which not every command waits
+
+  return digits.open_source(data_dir, split)
+
+
 DATASETS: dict[str, Dataset] = {
-  'digits': Dataset((8, 8, 1), 10, 1797, digits.open_source),
+  'digits': Dataset((8, 8, 1), 10, 1797, _digits),
   'mnist': _on_disk('mnist', (28, 28, 1), 10, 60_000),
   'fashion_mnist': _on_disk('fashion_mnist', (28, 28, 1), 10, 60_000),
   'cifar10': _on_disk('cifar10', (32, 32, 3), 10, 50_000),

@@ -143,7 +143,7 @@ def num_parameters(config: UNetConfig) -> int:
 
 def create_params(config: UNetConfig, seed: int) -> dict[str, Any]:
   """Parameters from seed, as a plain pytree. Trace under `jax.jit` or `jax.eval_shape`."""
-  return nnx.state(UNet(config, nnx.Rngs(seed)), nnx.Param).to_pure_dict()
+  return nnx.to_pure_dict(nnx.state(UNet(config, nnx.Rngs(seed)), nnx.Param))
 
 
 @functools.cache  # seconds for a large network

@@ -117,8 +117,8 @@ def test_every_row_is_read_by_one_process_and_all_in_their_place(data_dir, monke
   for _ in range(3):
     batch = next(whole)
     for rows, part in zip(shares, map(next, parts)):
-      np.testing.assert_array_equal(part['x'], batch['x'][rows])
-      np.testing.assert_array_equal(part['c'], batch['c'][rows])
+      for own, of_all in zip(jax.tree.leaves(part), jax.tree.leaves(batch)):
+        np.testing.assert_array_equal(own, of_all[rows])
 
 
 def test_shares_are_all_there_is_once(monkeypatch):
