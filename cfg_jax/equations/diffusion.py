@@ -12,10 +12,15 @@ import jax.numpy as jnp
 
 
 class Prediction(NamedTuple):
-  """What a model says of z_λ, each (B, …): z = α_λ x + σ_λ ε, unless a guidance rule says else."""
+  """What a model says of z_λ, each (B, …): z = α_λ x + σ_λ ε, unless a guidance rule says else.
+
+  kind: (B,) or one for all. Where a rule changes its formula on the way, as at the ends of an
+  interval, it tells here which it used: a solver of order 2 does not combine two kinds.
+  """
 
   x: jax.Array
   eps: jax.Array
+  kind: jax.Array | bool = False
 
 
 def log_snr(u: jax.Array, lambda_min: float = -20.0, lambda_max: float = 20.0) -> jax.Array:

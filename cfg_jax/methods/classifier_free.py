@@ -71,10 +71,8 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
       guidance.guide(pair, RULES[rule.rule], **request.knobs),
       request.keys,
       network.image_shape,
-      samplers.lambda_grid(sampler.num_steps, sampler.grid, **ends),
-      sampler=sampler.name,
-      clip_x=sampler.clip_x,
-      **samplers.knobs_of(sampler),
+      samplers.grid_of(sampler, **ends),
+      **samplers.settings_of(sampler),
     )
 
   return Method(init, loss, step, draw)

@@ -67,7 +67,7 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
     yield 'batch_size', remedy
   if not 0 <= sample.seed < 2**32:
     yield 'seed', 'must be 0 to 2^32 − 1'
-  for field, remedy in samplers.problems(sample.sampler):
+  for field, remedy in samplers.problems(sample.sampler, context.config.get('diffusion')):
     yield f'sampler.{field}', remedy
   if sample.guidance.pair not in pairs.PAIRS:
     yield 'guidance.pair', f'is none of {", ".join(pairs.PAIRS)}'

@@ -8,11 +8,11 @@ ADM's networks know t = 0, …, 999 only. Between two of these t is linear in λ
 continuous λ can drive them: at the λ_t of ADM's schedule, t comes out whole.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from cfg_jax.equations import schedules
 
 EMBEDDINGS = ('arctan', 'adm_cosine', 'adm_linear')
 
@@ -27,18 +27,6 @@ def embed_lambda(lam: jax.Array, dim: int, embedding: str = 'arctan') -> jax.Arr
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-@functools.cache
 def adm_lambdas(embedding: str) -> np.ndarray:
-  """λ_t = log(ᾱ_t/(1 − ᾱ_t)) at ADM's times t = 0, …, 999, decreasing: float64 (1000,).
-
-  ᾱ_t = Π_{s ≤ t} (1 − β_s). Linear: β from 1e-4 to 0.02 (Ho et al. 2020, section 4). Cosine:
-  1 − β_t = f(t + 1)/f(t), at least 0.001, with f(t) = cos²(π/2·(t/1000 + 0.008)/1.008) (Nichol &
-  Dhariwal 2021, equation 17).
-  """
-  if embedding == 'adm_linear':
-    one_minus_beta = 1 - np.linspace(1e-4, 0.02, 1000)
-  else:
-    f = np.square(np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008))
-    one_minus_beta = np.maximum(f[1:] / f[:-1], 0.001)
-  log_alpha2 = np.cumsum(np.log(one_minus_beta))
-  return log_alpha2 - np.log(-np.expm1(log_alpha2))
+  """λ_t at ADM's times t = 0, …, 999, decreasing: float64 (1000,)."""
+  return schedules.ddpm_lambdas(embedding.removeprefix('adm_'))

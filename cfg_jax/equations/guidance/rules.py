@@ -67,7 +67,7 @@ def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   if section['rule'] not in RULES:
     yield 'rule', f'is none of {", ".join(RULES)}'
     return
-  yield from knobs.problems(RULES[section['rule']], knobs_of(section))
+  yield from knobs.problems(knobs_of(section), RULES[section['rule']])
   w = section['w']
   if not w:
     yield 'w', 'must name at least one guidance strength'

@@ -10,22 +10,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cfg_jax.equations import diffusion, knobs
+from cfg_jax.equations import diffusion, schedules
+from cfg_jax.equations import knobs as knobs_lib
 from cfg_jax.equations.diffusion import Prediction
 from cfg_jax.equations.samplers import loop
+from cfg_jax.equations.samplers.ddim import ddim
 from cfg_jax.equations.samplers.ddpm import ddpm
+from cfg_jax.equations.samplers.dpmpp import dpmpp
+from cfg_jax.equations.samplers.heun import heun
 from cfg_jax.equations.schedules import GRIDS
 
-SOLVERS: dict[str, Callable] = {'ddpm': ddpm}
+SOLVERS: dict[str, Callable] = {'ddpm': ddpm, 'ddim': ddim, 'heun': heun, 'dpmpp': dpmpp}
+COMMON = ('name', 'grid', 'num_steps', 'clip_x')  # of `sample.sampler`; all others are knobs
 
 
 def lambda_grid(
-  num_steps: int, grid: str = 'paper', lambda_min: float = -20.0, lambda_max: float = 20.0
+  num_steps: int,
+  grid: str = 'paper',
+  lambda_min: float = -20.0,
+  lambda_max: float = 20.0,
+  **knobs: Any,
 ) -> jax.Array:
-  """The λ that a sampler visits, increasing: (T,), T = num_steps ≥ 2. grid: of `GRIDS`."""
-  if num_steps < 2:
-    raise ValueError(f'num_steps={num_steps} must be at least 2: the grid has two ends.')
-  return GRIDS[grid](num_steps, lambda_min, lambda_max)
+  """The λ that a sampler visits, increasing: (T,), T = num_steps ≥ 2.
+
+  grid: of `GRIDS`, and knobs its own. Raises ValueError where it has no such grid.
+  """
+  for field, remedy in schedules.grid_problems(num_steps, grid, lambda_min, lambda_max, **knobs):
+    value = {'num_steps': num_steps, 'grid': grid, **knobs}.get(field)
+    raise ValueError(f'{field}={value!r} {remedy}.')
+  return jnp.asarray(GRIDS[grid](num_steps, lambda_min, lambda_max, **knobs), float)
 
 
 def sample(
@@ -40,20 +53,25 @@ def sample(
   lambda_min: float = -20.0,
   lambda_max: float = 20.0,
   clip_x: bool = True,
+  **knobs: Any,
 ) -> jax.Array:
   """x̃ of Algorithm 2: T = num_steps evaluations of ε̃, and T − 1 noisy steps between them.
 
   eps_fn: (z (B, *shape), lam (B,)) → (B, *shape), guidance included; keys: (B,) PRNG keys, one a
-  sample; shape: of one sample, such as (H, W, C); v ∈ [0, 1]; clip_x: see `sample_model`. Returns
-  (B, *shape).
+  sample; shape: of one sample, such as (H, W, C); v ∈ [0, 1], of `ddpm` alone; sampler, grid: of
+  `SOLVERS` and `GRIDS`, with the knobs of both; clip_x: see `sample_model`. Returns (B, *shape).
   """
 
   def model(z, lam, memory):
     eps = eps_fn(z, lam)
     return Prediction(diffusion.predict_x(z, eps, lam), eps), memory
 
-  lam = lambda_grid(num_steps, grid, lambda_min, lambda_max)
-  return sample_model(model, keys, shape, lam, sampler=sampler, clip_x=clip_x, v=v)
+  of_grid = knobs_lib.pick(GRIDS[grid], knobs)
+  others = {name: value for name, value in knobs.items() if name not in of_grid}
+  if sampler == 'ddpm':
+    others['v'] = v
+  lam = lambda_grid(num_steps, grid, lambda_min, lambda_max, **of_grid)
+  return sample_model(model, keys, shape, lam, sampler=sampler, clip_x=clip_x, **others)
 
 
 def sample_model(
@@ -64,38 +82,108 @@ def sample_model(
   *,
   sampler: str,
   clip_x: bool,
+  quantile: float = 0.0,
   **solver_knobs: Any,
 ) -> jax.Array:
   """Draws x along lam (T,) with a model (z, lam, memory) → (prediction, memory).
 
   sampler: of `SOLVERS`, and solver_knobs its own; clip_x: clip every x̃ to [−1, 1] (not in the
   paper: the authors' code does it, and unclipped the first step multiplies an error of ε by up to
-  273). Others as for `sample`.
+  273), or with a quantile as `clip` says. ε̃ follows, so that z = α x̃ + σ ε̃ holds as before. Others
+  as for `sample`.
   """
 
   def clipped(z, lam, memory):
     prediction, memory = model(z, lam, memory)
-    return prediction._replace(x=jnp.clip(prediction.x, -1, 1)), memory
+    x = clip(prediction.x, quantile=quantile)
+    alpha, sigma = diffusion.alpha_sigma(diffusion.over_batch(lam, z))
+    eps = prediction.eps + alpha / sigma * (prediction.x - x)
+    return prediction._replace(x=x, eps=eps), memory
 
   solver = functools.partial(SOLVERS[sampler], **solver_knobs)
   return loop.run(clipped if clip_x else model, solver, keys, shape, lam)
 
 
-def knobs_of(section: Mapping[str, Any]) -> dict[str, Any]:
-  """The solver's knobs in the config's section `sample.sampler`."""
-  common = ('name', 'grid', 'num_steps', 'clip_x')
-  return {name: value for name, value in section.items() if name not in common}
+def clip(x: jax.Array, *, quantile: float = 0.0) -> jax.Array:
+  """X in [−s, s], divided by s: s is the quantile of an image's |x|, at least 1; 1 for quantile 0.
+
+  Dynamic thresholding, with 0.995 (Saharia et al. 2022, section 2.3): strong guidance then does not
+  drive every pixel to its limit. x: (B, …).
+  """
+  if not quantile:
+    return jnp.clip(x, -1, 1)
+  s = jnp.quantile(jnp.abs(x).reshape(len(x), -1), quantile, axis=1)
+  s = diffusion.over_batch(jnp.maximum(s, 1), x)
+  return jnp.clip(x, -s, s) / s
 
 
-def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-  """What is wrong with the config's section `sample.sampler`: (field, remedy)."""
-  if section['name'] not in SOLVERS:
-    yield 'name', f'is none of {", ".join(SOLVERS)}'
+def grid_of(section: Mapping[str, Any], lambda_min: float, lambda_max: float) -> jax.Array:
+  """The grid of the config's section `sample.sampler`, for a model of these ends: (T,)."""
+  knobs = knobs_lib.pick(GRIDS[section['grid']], section)
+  return lambda_grid(section['num_steps'], section['grid'], lambda_min, lambda_max, **knobs)
+
+
+def settings_of(section: Mapping[str, Any]) -> dict[str, Any]:
+  """What the section `sample.sampler` tells `sample_model`: sampler, clip_x, quantile and knobs."""
+  solver = SOLVERS[section['name']]
+  knobs = knobs_lib.pick(clip, section) | knobs_lib.pick(solver, section)
+  return {'sampler': section['name'], 'clip_x': section['clip_x'], **knobs}
+
+
+def calls(section: Mapping[str, Any]) -> int:
+  """How often the section `sample.sampler` calls the model for a sample; ∅ is not counted apart."""
+  knobs = knobs_lib.defaults(SOLVERS[section['name']]) | dict(section)
+  two = section['name'] == 'heun' or (
+    section['name'] == 'dpmpp' and knobs['order'] == 2 and knobs['singlestep']
+  )
+  return (2 if two else 1) * (section['num_steps'] - 1) + 1
+
+
+def problems(
+  section: Mapping[str, Any], ends: Mapping[str, float] | None = None
+) -> Iterator[tuple[str, str]]:
+  """What is wrong with the config's section `sample.sampler`: (field, remedy).
+
+  A field that is not of `COMMON` is a knob of the grid, of the solver, or of `clip`, by its name.
+  ends: lambda_min and lambda_max of the model.
+  """
+  unknown = [
+    (field, f'is none of {", ".join(table)}')
+    for field, table in (('name', SOLVERS), ('grid', GRIDS))
+    if section[field] not in table
+  ]
+  yield from unknown
+  if unknown:
     return
-  if section['grid'] not in GRIDS:
-    yield 'grid', f'is none of {", ".join(GRIDS)}'
-  if not 2 <= section['num_steps'] <= 10**6:
-    yield 'num_steps', 'must be at least 2: the grid of λ has two ends'
-  yield from knobs.problems(SOLVERS[section['name']], knobs_of(section))
-  if not 0 <= section.get('v', 0) <= 1:
-    yield 'v', 'must be in [0, 1]; the paper has 0.3 and 0.2'
+  solver, grid = SOLVERS[section['name']], GRIDS[section['grid']]
+  knobs = {name: value for name, value in section.items() if name not in COMMON}
+  wrong = list(knobs_lib.problems(knobs, solver, grid, clip))
+  yield from wrong
+  if wrong:
+    return
+  of_grid = knobs_lib.pick(grid, knobs)
+  yield from schedules.grid_problems(
+    section['num_steps'], section['grid'], **(ends or {}), **of_grid
+  )
+  for name, (low, high, remedy) in RANGES.items():
+    if not low <= knobs.get(name, low) <= high:
+      yield name, remedy
+  if knobs.get('quantile') and not section['clip_x']:
+    yield 'quantile', 'says how x is clipped: set clip_x=true'
+  if section['name'] == 'dpmpp':
+    of_2m = knobs_lib.defaults(dpmpp) | knobs_lib.pick(dpmpp, knobs)
+    if of_2m['order'] == 2 and not of_2m['singlestep'] and section['num_steps'] == 2:
+      yield 'num_steps', 'is one step, which has no history for order 2: use 3, or order=1'
+
+
+# Of knobs: the least value, the greatest, and what to say of any other.
+RANGES = {
+  'v': (0, 1, 'must be in [0, 1]; the paper has 0.3 and 0.2'),
+  'eta': (0, 1, 'must be in [0, 1]: 0 is deterministic, 1 is DDPM'),
+  'order': (1, 2, 'is none of 1, 2'),
+  's_churn': (0, 1e6, 'must be at least 0, for no churn; EDM has 40 for ImageNet 64×64'),
+  's_min': (0, 1e6, 'must be at least 0; EDM has 0.05 for ImageNet 64×64'),
+  's_max': (0, 1e6, 'must be 0 to 1e6; EDM has 50 for ImageNet 64×64'),
+  's_noise': (0, 10, 'must be 0 to 10; EDM has 1.003 for ImageNet 64×64'),
+  'quantile': (0, 1, 'must be in [0, 1]; Imagen has 0.995, and 0 clips at 1'),
+}

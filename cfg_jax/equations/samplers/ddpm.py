@@ -1,29 +1,26 @@
 """Algorithm 2 of the paper: ancestral sampling."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from cfg_jax.equations import diffusion
-from cfg_jax.equations.samplers.loop import Memory, Model
+from cfg_jax.equations.samplers.loop import Memory, Model, Noise, Step
 
 
 def ddpm(
   model: Model,
   z: jax.Array,
-  t: jax.Array,
-  lams: tuple[jax.Array, jax.Array],
-  noise: Callable[[jax.Array], jax.Array],
+  step: Step,
+  noise: Noise,
   memory: Memory,
   *,
-  v: float | jax.Array,
+  v: float | jax.Array = 0.3,
 ) -> tuple[jax.Array, Memory]:
   """z_{t+1} ~ N(μ̃(z_t, x̃_t), (σ̃²)^{1−v} (σ²)^v I). Algorithm 2, lines 4 and 5.
 
-  v ∈ [0, 1] interpolates the variance in log space. A step is one call of the model.
+  v ∈ [0, 1] interpolates the variance in log space; DDPM's two fixed variances are v = 0, β̃_t, and
+  v = 1, β_t. A step is one call of the model.
   """
-  lam, lam_next = lams
-  prediction, memory = model(z, lam, memory)
-  mean, variance = diffusion.reverse(z, prediction.x, lam, lam_next, v)
-  return mean + jnp.sqrt(variance) * noise(t), memory
+  prediction, memory = model(z, step.lam, memory)
+  mean, variance = diffusion.reverse(z, prediction.x, step.lam, step.lam_next, v)
+  return mean + jnp.sqrt(variance) * noise(step.t), memory

@@ -10,13 +10,24 @@ from cfg_jax.equations.diffusion import Prediction
 
 
 class Memory(NamedTuple):
-  """What is kept from step to step: arrays like z, zeros at first."""
+  """What is kept from step to step, zeros at first."""
 
-  rule: jax.Array  # a guidance rule's
-  solver: jax.Array  # a solver's
+  rule: jax.Array  # a guidance rule's, like z
+  solver: Prediction  # a solver's last one, if it looks back
+
+
+class Step(NamedTuple):
+  """Step t = 1 … T − 1 of a sampler, from λ_t to λ_{t+1}: scalars, traced but for T."""
+
+  t: jax.Array
+  num_steps: int  # T
+  lam_before: jax.Array  # λ_{t−1}; λ_1 where t = 1
+  lam: jax.Array
+  lam_next: jax.Array
 
 
 Model = Callable[[jax.Array, jax.Array, Memory], tuple[Prediction, Memory]]
+Noise = Callable[[jax.Array], jax.Array]
 
 
 def run(
@@ -25,24 +36,29 @@ def run(
   """Draws z_1 ~ N(0, I), moves it along lam (T,) by T − 1 steps of the solver, and returns x̃.
 
   model: (z (B, *shape), lam (B,), memory) → (prediction, memory), guidance included; solver:
-  (model, z, t, (lam, lam_next), noise, memory) → (z, memory), its knobs set, where noise(t) is the
-  N(0, I) of step t = 1 … T − 1; keys: (B,), one a sample, so that a sample's noise does not depend
-  on the batch it is in; shape: of one sample. Returns (B, *shape): the model's x at λ_T.
+  (model, z, step, noise, memory) → (z, memory), its knobs set, where noise(i) is N(0, I), the same
+  for the same i: i = t in step t, and T + t where a step needs a second one; keys: (B,), one a
+  sample, so that a sample's noise does not depend on the batch it is in; shape: of one sample.
+  Returns (B, *shape): the model's x at λ_T.
   """
 
-  def noise(t):
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), shape))(keys)
+  def noise(i):
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), shape))(keys)
 
   def of_batch(z, lam, memory):
-    return model(z, jnp.full(z.shape[:1], lam), memory)
+    prediction, memory = model(z, jnp.full(z.shape[:1], lam), memory)
+    kind = jnp.broadcast_to(jnp.asarray(prediction.kind), z.shape[:1])
+    return prediction._replace(kind=kind), memory
 
-  def step(carry, t_lam):
+  def step(carry, step_and_lams):
     z, memory = carry
-    t, lam, lam_next = t_lam
-    return solver(of_batch, z, t, (lam, lam_next), noise, memory), None
+    t, *lams = step_and_lams
+    return solver(of_batch, z, Step(t, len(lam), *lams), noise, memory), None
 
   z = noise(0)
-  memory = Memory(jnp.zeros_like(z), jnp.zeros_like(z))
-  steps = (jnp.arange(1, len(lam)), lam[:-1], lam[1:])
+  nothing = jnp.zeros_like(z)
+  memory = Memory(nothing, Prediction(nothing, nothing, jnp.zeros(z.shape[:1], bool)))
+  before = jnp.concatenate([lam[:1], lam[:-2]])
+  steps = (jnp.arange(1, len(lam)), before, lam[:-1], lam[1:])
   (z, memory), _ = jax.lax.scan(step, (z, memory), steps)
   return of_batch(z, lam[-1], memory)[0].x

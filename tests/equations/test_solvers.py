@@ -1,0 +1,464 @@
+"""Every solver against exact oracles: closed-form maps, orders, and float64 twins on a mixture."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfg_jax.equations import diffusion, guidance, knobs, samplers, schedules
+from cfg_jax.equations.conditioning import Cond
+from cfg_jax.equations.diffusion import Prediction
+from cfg_jax.equations.guidance import pairs, rules
+from cfg_jax.equations.mixture import exact_eps as mixture_eps
+from experiments import figure2_gaussians as mixture
+from tests.equations.test_samplers import exact_eps, keys_of, sigmoid
+
+# Every form of every solver.
+FORMS = {
+  'ddpm v=0': ('ddpm', {'v': 0.0}),
+  'ddpm v=1': ('ddpm', {'v': 1.0}),
+  'ddim': ('ddim', {}),
+  'ddim η=0.5': ('ddim', {'eta': 0.5}),
+  'heun': ('heun', {}),
+  'heun, churn': ('heun', {'s_churn': 10.0}),
+  '++1': ('dpmpp', {'order': 1}),
+  '++2M': ('dpmpp', {}),
+  '++2S': ('dpmpp', {'singlestep': True}),
+  '++1 SDE': ('dpmpp', {'order': 1, 'sde': True}),
+  '++2M SDE': ('dpmpp', {'sde': True}),
+  '++2S SDE': ('dpmpp', {'sde': True, 'singlestep': True}),
+}
+W = np.float32([-1, 0, 0.1, 0.5, 1, 2, 4])
+ODES = ('ddim', 'heun', '++1', '++2M', '++2S')
+
+
+def draw(form, eps_fn, keys, shape, lam, clip_x=False):
+  """Without guidance: x̃ of a form of `FORMS` along lam."""
+  sampler, own = FORMS[form]
+
+  def model(z, lam, memory):
+    eps = eps_fn(z, lam)
+    return Prediction(diffusion.predict_x(z, eps, lam), eps), memory
+
+  @jax.jit
+  def run(keys):
+    settings = dict(sampler=sampler, clip_x=clip_x, **own)
+    return samplers.sample_model(model, keys, shape, lam, **settings)
+
+  return run(keys)
+
+
+class TestGaussian:
+  """x ~ N(m, s²): ε is linear in z, and the ODE's map and the SDE's moments are closed forms."""
+
+  MEAN, STD = 0.3, 0.5
+
+  def eps_fn(self, z, lam):
+    alpha, sigma = (a[:, None] for a in diffusion.alpha_sigma(lam))
+    return sigma * (z - alpha * self.MEAN) / ((alpha * self.STD) ** 2 + sigma**2)
+
+  def exact(self, z, lam_1, lam_T):
+    """x̃ at λ_T of the ODE's exact path from z at λ_1, float64."""
+
+    def spread(lam):
+      return np.sqrt(sigmoid(lam) * self.STD**2 + sigmoid(-lam))
+
+    (a, _), (b, sigma) = (np.sqrt([sigmoid(lam), sigmoid(-lam)]) for lam in (lam_1, lam_T))
+    z = b * self.MEAN + (z - a * self.MEAN) * spread(lam_T) / spread(lam_1)
+    eps = sigma * (z - b * self.MEAN) / spread(lam_T) ** 2
+    return (z - sigma * eps) / b
+
+  def error(self, form, num_steps):
+    with jax.enable_x64(True):
+      keys = keys_of(np.arange(4))
+      lam = samplers.lambda_grid(num_steps + 1, 'uniform', -8.0, 8.0)
+      x = np.asarray(draw(form, self.eps_fn, keys, (3,), lam))
+      z = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), (3,)))(keys)
+      assert x.dtype == np.float64
+    return np.max(np.abs(x - self.exact(np.asarray(z), -8.0, 8.0)))
+
+  @pytest.mark.parametrize(
+    'form, order, within',
+    [
+      ('ddim', 1, 0.05),
+      ('++1', 1, 0.05),
+      ('heun', 2, 0.1),
+      ('++2M', 2, 0.1),
+      ('++2S', 2, 0.1),
+    ],
+  )
+  def test_order(self, form, order, within):
+    errors = [self.error(form, num_steps) for num_steps in (160, 320)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=within), errors
+
+  @pytest.mark.parametrize('form', FORMS)
+  def test_order_of_the_variance(self, form, monkeypatch):
+    """By impulse response: noise i is 1 for sample i and 0 for others, so that the squares of all
+    samples add up to the variance. In 2S's SDE the two noises of a step must be one path's.
+    """
+    monkeypatch.setattr(jax.random, 'fold_in', lambda j, i: (j == i).astype(float))
+    monkeypatch.setattr(jax.random, 'normal', lambda impulse, shape: jnp.full(shape, impulse))
+    monkeypatch.setitem(FORMS, 'heun, churn', ('heun', {'s_churn': 10.0, 's_noise': 1.0}))
+    variance = sigmoid(8) * self.STD**2 + sigmoid(-8)  # of z at λ = 8
+    exact = sigmoid(8) * self.STD**4 / variance  # of x̃ there
+    errors = []
+    for num_steps in (80, 160):
+      with jax.enable_x64(True):
+        lam = samplers.lambda_grid(num_steps + 1, 'uniform', -12.0, 8.0)
+        x = draw(form, self.eps_fn, jnp.arange(2 * len(lam) + 1), (1,), lam)
+      responses = np.asarray(x[:-1] - x[-1])  # the last sample has no noise, only the mean
+      errors.append(abs(np.sum(responses**2) / exact - 1))
+    order = 2 if '2' in form or 'heun' in form else 1
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15), errors
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('num_steps', [2, 5])
+def test_one_image_is_found_in_one_step(form, num_steps):
+  """Data that is one point: x̃ is exact from the start, and stays, at whatever order."""
+  if num_steps == 2 or form in ODES:
+    point = np.float32([0.25, -0.5, 0.75])
+
+    def eps_fn(z, lam):
+      return diffusion.predict_eps(z, jnp.broadcast_to(point, z.shape), lam)
+
+    lam = samplers.lambda_grid(num_steps, 'uniform', -6, 6)
+    x = draw(form, eps_fn, keys_of(np.arange(8)), (3,), lam)
+    np.testing.assert_allclose(x, np.tile(point, (8, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize('form', ODES)
+def test_state_after_a_step_is_exact_for_one_image(form):
+  """The next z of an ODE's step is α' x + σ' ε of the same x and ε."""
+  point, seen = 0.25, []
+
+  def eps_fn(z, lam):
+    jax.debug.callback(lambda *z_lam: seen.append(z_lam), z, lam, ordered=True)
+    return diffusion.predict_eps(z, jnp.full_like(z, point), lam)
+
+  draw(form, eps_fn, keys_of(np.arange(8)), (3,), samplers.lambda_grid(4, 'uniform', -4, 4))
+  jax.effects_barrier()
+  first, lam_1 = seen[0]
+  eps = diffusion.predict_eps(first, jnp.full_like(first, point), lam_1)
+  for z, lam in seen:
+    np.testing.assert_allclose(z, diffusion.diffuse(jnp.full_like(z, point), eps, lam), atol=2e-6)
+
+
+@functools.partial(jax.jit, static_argnames=('form', 'clip_x', 'quantile', 'changes'))
+def guided(keys, c, w, lam, form, clip_x=False, quantile=0.0, changes=None):
+  sampler, own = FORMS[form]
+  means = np.array(mixture.MEANS, jnp.result_type(float))  # JAX keeps an array's first type
+  eps_fn = functools.partial(mixture_eps, means=means, std=mixture.STD)
+  model = guidance.guide(pairs.null(eps_fn, Cond(c, c < 3)), rules.classifier_free, w=w)
+
+  def of_kinds(z, lam, memory):
+    prediction, memory = model(z, lam, memory)
+    return prediction._replace(kind=lam > changes), memory
+
+  return samplers.sample_model(
+    of_kinds if changes is not None else model,
+    keys,
+    (2,),
+    lam,
+    sampler=sampler,
+    clip_x=clip_x,
+    quantile=quantile,
+    **own,
+  )
+
+
+class Twin:
+  """The solvers as their papers write them, in float64: α, σ, and ℓ = log α/σ or ς = σ/α."""
+
+  def __init__(self, c, w, lam, noise, clip, changes):
+    self.c, self.w = c, np.float64(w)[:, None]
+    self.lam, self.noise, self.clip, self.changes = lam, noise, clip, changes
+    self.alpha, self.sigma = np.sqrt(sigmoid(lam)), np.sqrt(sigmoid(-lam))
+
+  def predict(self, z, lam):
+    eps = (1 + self.w) * exact_eps(z, lam, self.c) - self.w * exact_eps(z, lam, None)
+    x = (z - np.sqrt(sigmoid(-lam)) * eps) / np.sqrt(sigmoid(lam))
+    x = self.clip(x)
+    return x, (z - np.sqrt(sigmoid(lam)) * x) / np.sqrt(sigmoid(-lam))
+
+  def same(self, lam, other):
+    """Whether predictions at these may be combined."""
+    return self.changes is None or (lam > self.changes) == (other > self.changes)
+
+  def run(self, form):
+    sampler, own = FORMS[form]
+    self.last = None
+    z = self.noise[0]
+    for t in range(len(self.lam) - 1):
+      z = getattr(self, sampler)(z, t, **own)
+    return self.predict(z, self.lam[-1])[0]
+
+  def ends(self, t):
+    return self.alpha[t], self.sigma[t], self.alpha[t + 1], self.sigma[t + 1]
+
+  def ddpm(self, z, t, v):
+    """Ho et al. 2020, equations 6 and 7, of a subset's β."""
+    a, s, a2, s2 = self.ends(t)
+    beta = 1 - a**2 / a2**2
+    x, _ = self.predict(z, self.lam[t])
+    mean = (a2 * beta * x + a / a2 * s2**2 * z) / s**2
+    variance = beta if v else beta * s2**2 / s**2
+    return mean + np.sqrt(variance) * self.noise[t + 1]
+
+  def ddim(self, z, t, eta=0.0):
+    """Song et al. 2021, equations 12 and 16."""
+    a, s, a2, s2 = self.ends(t)
+    tau = eta * np.sqrt(s2**2 / s**2) * np.sqrt(1 - a**2 / a2**2)
+    x, eps = self.predict(z, self.lam[t])
+    return a2 * x + np.sqrt(s2**2 - tau**2) * eps + tau * self.noise[t + 1]
+
+  def heun(self, z, t, s_churn=0.0):
+    """Karras et al. 2022, Algorithm 2, in z/α."""
+    a, s, a2, s2 = self.ends(t)
+    now, then = s / a, s2 / a2
+    gamma = min(s_churn / len(self.lam), np.sqrt(2) - 1) if 0.05 <= now <= 50 else 0.0
+    hat = now * (1 + gamma)
+    y = z / a + np.sqrt(hat**2 - now**2) * 1.003 * self.noise[t + 1]
+
+    def denoise(y, varsigma):
+      lam = -2 * np.log(varsigma)
+      return self.predict(y * np.sqrt(sigmoid(lam)), lam)[0]
+
+    d = (y - denoise(y, hat)) / hat
+    y2 = y + (then - hat) * d
+    d2 = (y2 - denoise(y2, then)) / then
+    if hat <= 4 * then and self.same(-2 * np.log(hat), self.lam[t + 1]):
+      y2 = y + (then - hat) * (d + d2) / 2
+    return a2 * y2
+
+  def dpmpp(self, z, t, order=2, singlestep=False, sde=False):
+    """Lu et al. 2022: Algorithm 1 with r = ½, Algorithm 2, and the SDE forms of its appendix."""
+    ell = self.lam / 2
+    h = ell[t + 1] - ell[t]
+    x, _ = self.predict(z, self.lam[t])
+    middle = self.lam[t] + h
+    if order == 2 and singlestep:
+      u = self.first(z, x, self.lam[t], middle, sde)
+      brown = self.spread(self.lam[t], middle) * self.noise[t + 1] * sde
+      x, _ = self.predict(u + brown, middle)
+      brown = self.first(brown, 0, middle, self.lam[t + 1], sde)
+      brown += self.spread(middle, self.lam[t + 1]) * self.noise[len(self.lam) + t + 1] * sde
+      return self.first(z, x, self.lam[t], self.lam[t + 1], sde) + brown
+    step, last = x, self.last
+    if order == 2 and t and self.same(self.lam[t - 1], self.lam[t]):
+      r = (ell[t] - ell[t - 1]) / h
+      step = (1 + 1 / (2 * r)) * x - 1 / (2 * r) * last if r >= 0.5 else x
+    self.last = x
+    z = self.first(z, step, self.lam[t], self.lam[t + 1], sde)
+    return z + self.spread(self.lam[t], self.lam[t + 1]) * self.noise[t + 1] * sde
+
+  @staticmethod
+  def first(z, x, lam, lam2, sde):
+    h = (lam2 - lam) / 2
+    a2, s, s2 = np.sqrt(sigmoid(lam2)), np.sqrt(sigmoid(-lam)), np.sqrt(sigmoid(-lam2))
+    if sde:
+      return s2 / s * np.exp(-h) * z + a2 * (1 - np.exp(-2 * h)) * x
+    return s2 / s * z - a2 * (np.exp(-h) - 1) * x
+
+  @staticmethod
+  def spread(lam, lam2):
+    return np.sqrt(sigmoid(-lam2)) * np.sqrt(1 - np.exp(lam - lam2))
+
+
+def noises(keys, n):
+  normal = jax.vmap(
+    jax.vmap(lambda k, i: jax.random.normal(jax.random.fold_in(k, i), (2,)), (0, None)), (None, 0)
+  )
+  return np.float64(jax.jit(normal)(keys, jnp.arange(n)))
+
+
+class TestMixture:
+  """Three 2-D Gaussians, guided with exact ε(z, λ, c) and ε(z, λ)."""
+
+  N = 210
+
+  def compare(self, form, lam, clip_x=False, clip=lambda x: x, bits=64, atol=1e-7, **settings):
+    """w = −1, 0, …, 4 side by side in one batch, one for each sample."""
+    with jax.enable_x64(bits == 64):
+      keys, c, w = (
+        keys_of(np.arange(self.N)),
+        np.arange(self.N) % 3,
+        np.float64(np.repeat(W, self.N // 7)),
+      )
+      lam = jnp.asarray(np.float64(lam), float)
+      noise, changes = noises(keys, 2 * len(lam)), settings.get('changes')
+      expected = Twin(c, w, np.float64(lam), noise, clip, changes).run(form)
+      x = np.asarray(guided(keys, c, w, lam, form, clip_x, **settings))
+    np.testing.assert_allclose(x, expected, rtol=0, atol=atol)
+    return x
+
+  @pytest.mark.parametrize('form', FORMS)
+  def test_equals_its_paper_on_the_same_noise(self, form):
+    self.compare(form, samplers.lambda_grid(32, 'paper'))
+    self.compare(form, samplers.lambda_grid(8, 'edm'), True, lambda x: np.clip(x, -1, 1))
+
+  @pytest.mark.parametrize('form', FORMS)
+  def test_float32_suffices(self, form):
+    """Off by what remains of x̃ at λ = −20, where rounding weighs 22 026 times, guided by w = 4."""
+    for grid, num_steps, atol in (('paper', 64, 5e-4), ('cosine', 64, 5e-4), ('edm', 8, 5e-5)):
+      lam = samplers.lambda_grid(num_steps, grid)
+      self.compare(form, lam, True, lambda x: np.clip(x, -1, 1), 32, atol)
+
+  @pytest.mark.parametrize('form', FORMS)
+  def test_predictions_of_two_kinds_are_not_combined(self, form):
+    lam = samplers.lambda_grid(10, 'edm')
+    with_kinds, without = (self.compare(form, lam, changes=at) for at in (0.5, 100.0))
+    looks = FORMS[form][0] == 'heun' or form.startswith('++2M')
+    assert np.array_equal(with_kinds, without) != looks
+
+  @pytest.mark.parametrize('form', ['ddim', '++2M'])
+  def test_dynamic_threshold(self, form):
+    def clip(x):
+      s = np.maximum(np.quantile(np.abs(x), 0.75, axis=1), 1)[:, None]
+      return np.clip(x, -s, s) / s
+
+    x = self.compare(form, samplers.lambda_grid(8, 'edm'), True, clip, quantile=0.75)
+    assert np.max(np.abs(x)) == 1
+
+  @pytest.mark.parametrize('form', FORMS)
+  def test_moments(self, form):
+    """w = 0 draws each class, to what 100 steps leave and 5 standard errors."""
+    n = 3000
+    keys, c = keys_of(np.arange(n), seed=1), np.arange(n) % 3
+    lam = samplers.lambda_grid(100, 'uniform', -10, 10)
+    x = np.asarray(guided(keys, c, np.zeros(n, np.float32), lam, form))
+    for k in range(3):
+      error = 5 * mixture.STD / np.sqrt(n / 3)
+      np.testing.assert_allclose(x[c == k].mean(axis=0), mixture.MEANS[k], atol=error)
+      covariance = np.cov(x[c == k].T) / mixture.STD**2
+      np.testing.assert_allclose(covariance, np.eye(2), atol=0.05 + 5 * np.sqrt(2 / (n / 3)))
+
+
+class TestIdentities:
+  """Two solvers that are one, on the same noise, in float32."""
+
+  def pair_of(self, one, other, lam, atol, clip_x=True):
+    n = 210
+    keys, c, w = keys_of(np.arange(n)), np.arange(n) % 3, np.resize(np.float32([0, 1, 4]), n)
+    a, b = (np.asarray(guided(keys, c, w, lam, form, clip_x)) for form in (one, other))
+    np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+
+  @pytest.mark.parametrize('schedule', ['linear', 'cosine'])
+  @pytest.mark.parametrize(
+    'num_steps, subset',
+    [(250, 'fractional'), (25, 'stride'), (10, 'uniform'), (10, 'quadratic'), (27, 'fractional')],
+  )
+  @pytest.mark.parametrize('clip_x', [False, True])
+  def test_ddim_of_eta_1_is_ddpm_of_v_0(self, monkeypatch, schedule, num_steps, subset, clip_x):
+    monkeypatch.setitem(FORMS, 'η=1', ('ddim', {'eta': 1.0}))
+    lam = samplers.lambda_grid(num_steps, schedule, subset=subset)
+    self.pair_of('η=1', 'ddpm v=0', lam, 1e-5, clip_x)
+
+  @pytest.mark.parametrize('grid', ['paper', 'edm', 'linear', 'cosine', 'uniform'])
+  def test_dpmpp_of_order_1_is_ddim(self, grid):
+    lam = samplers.lambda_grid(16, grid)
+    self.pair_of('++1', 'ddim', lam, 1e-5)
+    self.pair_of('++1 SDE', 'ddpm v=0', lam, 1e-5)
+
+  def test_2m_is_ddim_where_the_last_step_was_long(self):
+    """r → ∞: the first step takes λ from −20 to 0."""
+    lam = samplers.lambda_grid(4, 'listed', lambdas=(-20.0, 0.0, 1e-4, 2e-4))
+    self.pair_of('++2M', 'ddim', lam[:3], 1e-5)
+
+  def test_a_step_of_over_twice_the_last_is_of_order_1(self):
+    lam = samplers.lambda_grid(4, 'listed', lambdas=(-4.0, -3.0, -0.9, 3.5))
+    self.pair_of('++2M', 'ddim', lam, 1e-6)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_calls_are_counted(form):
+  """As many as `calls` says, the last one at λ_T."""
+  sampler, own = FORMS[form]
+  seen = []
+
+  def eps_fn(z, lam):
+    jax.debug.callback(lambda lam: seen.append(float(lam[0])), lam, ordered=True)
+    return jnp.zeros_like(z)
+
+  section = {'name': sampler, 'grid': 'edm', 'num_steps': 6, 'clip_x': True, **own}
+  lam = samplers.grid_of(section, -20.0, 20.0)
+  draw(form, eps_fn, keys_of(np.arange(2)), (2,), lam)
+  jax.effects_barrier()
+  assert len(seen) == samplers.calls(section)
+  assert seen[0] <= lam[0] and seen[-1] == lam[-1]
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_finite_and_clipped_over_all_of_lambda(form):
+  """λ ∈ [−20, 20] in few steps and in many, with a model that is wrong everywhere."""
+
+  def eps_fn(z, lam):
+    return jnp.sin(3 * z) + 0.5
+
+  for grid, num_steps in (('paper', 3), ('uniform', 256)):
+    lam = samplers.lambda_grid(num_steps, grid)
+    x = np.asarray(draw(form, eps_fn, keys_of(np.arange(8)), (4,), lam, clip_x=True))
+    assert np.all(np.abs(x) <= 1)
+
+
+SECTION = {'name': 'ddim', 'grid': 'edm', 'num_steps': 8, 'clip_x': True}
+
+
+@pytest.mark.parametrize(
+  'changes, field, remedy',
+  [
+    ({'name': 'euler'}, 'name', 'is none of ddpm, ddim, heun, dpmpp'),
+    ({'grid': 'karras'}, 'grid', 'is none of paper, linear, cosine, edm'),
+    ({'num_steps': 1}, 'num_steps', 'must be at least 2'),
+    ({'v': 0.3}, 'v', 'is no knob of ddim or edm or clip, which has eta, sigma_min'),
+    ({'grid': 'paper', 'rho': 7.0}, 'rho', 'is no knob of ddim or paper'),
+    ({'eta': 1.5}, 'eta', r'must be in \[0, 1\]'),
+    ({'eta': float('nan')}, 'eta', r'must be in \[0, 1\]'),
+    ({'eta': 'much'}, 'eta', 'must be of the type of 0.0'),
+    ({'grid': 'linear', 'num_steps': 45, 'subset': 'stride'}, 'num_steps', 'try 44'),
+    ({'name': 'dpmpp', 'order': 3}, 'order', 'is none of 1, 2'),
+    ({'name': 'dpmpp', 'order': True}, 'order', 'must be of the type of 2'),
+    ({'name': 'dpmpp', 'num_steps': 2}, 'num_steps', 'no history for order 2'),
+    ({'clip_x': False, 'quantile': 0.995}, 'quantile', 'set clip_x=true'),
+    ({'quantile': 2.0}, 'quantile', r'must be in \[0, 1\]'),
+    ({'name': 'heun', 's_churn': -1.0}, 's_churn', 'at least 0'),
+    ({'grid': 'edm', 'sigma_max': 1e6}, 'grid', 'not trained'),
+  ],
+)
+def test_bad_sections_are_one_line(changes, field, remedy):
+  ends = {'lambda_min': -20.0, 'lambda_max': 20.0}
+  assert list(samplers.problems(SECTION, ends)) == []
+  [(found, text)] = samplers.problems(SECTION | changes, ends)
+  assert found == field and '\n' not in text and re.search(remedy, text), text
+
+
+def test_no_two_knobs_of_one_section_have_one_name():
+  """Fields of `sample.sampler` go to the grid or the solver by name alone."""
+  for solver in samplers.SOLVERS.values():
+    for grid in schedules.GRIDS.values():
+      names = [
+        *samplers.COMMON,
+        *(n for f in (solver, grid, samplers.clip) for n in knobs.names(f)),
+      ]
+      assert len(set(names)) == len(names)
+
+
+def test_sample_takes_the_knobs_of_both():
+  def eps_fn(z, lam):
+    return 0.5 * z
+
+  keys = keys_of(np.arange(4))
+  settings = dict(num_steps=6, sampler='ddim', eta=0.5, grid='edm', rho=5.0, quantile=0.9)
+  a = samplers.sample(eps_fn, keys, (3,), **settings)
+  lam = samplers.lambda_grid(6, 'edm', rho=5.0)
+
+  def model(z, lam, memory):
+    eps = eps_fn(z, lam)
+    return Prediction(diffusion.predict_x(z, eps, lam), eps), memory
+
+  settings = dict(sampler='ddim', clip_x=True, eta=0.5, quantile=0.9)
+  b = samplers.sample_model(model, keys, (3,), lam, **settings)
+  np.testing.assert_array_equal(a, b)
