@@ -56,9 +56,11 @@ def test_a_folder_of_photographs_becomes_samples(tmp_path):
   assert all(np.isfinite(line['loss']) for line in after) and after[-1]['loss'] < after[0]['loss']
   assert {path.name for path in (workdir / 'checkpoints').iterdir()} >= {'25', '50'}
 
-  sampler = ('--num_steps', 4, '--num_samples', 8, '--batch_size', 8, '--w', '0,1')
-  command('cfg_jax.generate', '--workdir', workdir, *sampler, '--labels', 'balanced')
-  (grid,) = workdir.glob('samples/step=50,ema/*/grid.png')
+  short = ('--num_samples', 8, '--w', '0,1')
+  settings = ('sampler.num_steps=4', 'batch_size=8', 'labels=balanced')
+  sets = [f'--set=sample.{setting}' for setting in settings]
+  command('cfg_jax.generate', '--workdir', workdir, *short, *sets)
+  (grid,) = workdir.glob('samples/step=50,ema,ddpm,T=4,*/grid.png')
   pixels = np.asarray(Image.open(grid))
   assert pixels.shape == (2 * 32, 2 * 32, 3)
   assert pixels.std() > 10 and (pixels[:, :32] != pixels[:, 32:]).any()  # w = 0 and w = 1
