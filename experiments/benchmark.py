@@ -11,25 +11,24 @@ input pipeline runs by itself, on all cores; preparing and reading 64×64 images
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from ml_collections import config_flags
 
-from cfg_jax.core import command as cli
+from cfg_jax import methods
+from cfg_jax.core import command, runtime, sharding
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import runtime, sharding
-from cfg_jax.core import state as train_state
-from cfg_jax.data import batches as data
+from cfg_jax.data import registry
+from cfg_jax.data.batches import Batch, Batches
 from cfg_jax.data.prepare import speed
-from cfg_jax.equations import diffusion, guidance
-from cfg_jax.equations import samplers as sampling
-from cfg_jax.generate.draw import make_sampler, sample_keys
+from cfg_jax.equations import conditioning, diffusion, guidance, samplers
+from cfg_jax.equations.guidance import pairs
+from cfg_jax.evaluate.owners import OWNERS
+from cfg_jax.methods import drawing
+from cfg_jax.nets import unet
 from cfg_jax.plan import flops as costs
-from cfg_jax.train import loop as train
 
 ROUNDS = 7
 
@@ -49,18 +48,13 @@ def seconds(*calls: Callable[[], object]) -> list[float]:
 
 def benchmark(config: ml_collections.ConfigDict) -> None:
   """Prints the table for a config's network, batch sizes and T."""
-  config_lib.validate(config, jax.device_count())
+  config_lib.check(config, OWNERS, jax.device_count())
   mesh = sharding.data_mesh()
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  network = config_lib.network_of(config)
-  optimizer = train.make_optimizer(config.train)
-  create = jax.jit(
-    functools.partial(train_state.create, network, optimizer, config.seed),
-    out_shardings=everywhere,
-  )
-  state = create()
+  network, method = unet.of(config), methods.make(config, mesh)
+  state = jax.jit(functools.partial(method.init, config.seed), out_shardings=everywhere)()
   params = jax.jit(lambda p: jax.tree.map(jnp.copy, p), out_shardings=everywhere)(state.params)
-  apply = train_state.apply_fn(network)
+  apply = unet.apply_fn(network)
 
   side = 2048
   left = jax.device_put(jnp.ones((side, side)), split)
@@ -68,12 +62,11 @@ def benchmark(config: ml_collections.ConfigDict) -> None:
   matmul = jax.jit(jnp.matmul)
 
   batch_size = config.train.batch_size
-  batch = {
-    'x': jax.device_put(jnp.zeros((batch_size, *network.image_shape)), split),
-    'c': jax.device_put(jnp.zeros(batch_size, jnp.int32), split),
-  }
+  x = jnp.zeros((batch_size, *network.image_shape))
+  cond = conditioning.given(jnp.zeros(batch_size, jnp.int32))
+  batch = jax.device_put(Batch(x, cond), split)
   train_step = jax.jit(
-    train.make_train_step(config, optimizer, mesh),
+    method.step,
     out_shardings=(everywhere, everywhere),
     donate_argnums=0,
   )
@@ -87,46 +80,48 @@ def benchmark(config: ml_collections.ConfigDict) -> None:
   indices = jax.device_put(jnp.arange(n, dtype=jnp.int32), split)
   c = jax.device_put(jnp.arange(n, dtype=jnp.int32) % network.num_classes, split)
   w = jax.device_put(jnp.full(n, 1.0), split)
-  sampler = make_sampler(config, mesh)
+  sampler, knobs = drawing.make_sampler(config, mesh), {'w': w}
 
   z = jax.device_put(jnp.zeros((n, *network.image_shape)), split)
   lam = jax.device_put(jnp.zeros(n), split)
-  null_class = network.num_classes
-  null = jnp.full_like(c, null_class)
+  given = jax.device_put(conditioning.given(c), split)
+  null = conditioning.null(given)
   eps_fn = jax.jit(apply)
-  batched = jax.jit(
-    lambda p, z, lam, c: guidance.guide(functools.partial(apply, p), c, w, null_class)(z, lam)
-  )
+
+  @jax.jit
+  def batched(params, z, lam, cond):
+    pair = pairs.null(functools.partial(apply, params), cond)
+    towards, away = pair(z, lam)
+    return guidance.guided_eps(towards.eps, away.eps, w)
+
   combine = jax.jit(guidance.guided_eps)
-  schedule = {
-    'num_steps': config.sample.num_steps,
-    'v': config.sample.v,
-    'lambda_min': config.diffusion.lambda_min,
-    'lambda_max': config.diffusion.lambda_max,
-    'clip_x': config.sample.clip_x,
-  }
-  loop = python_loop(batched, params, c, network.image_shape, config.sample.seed, **schedule)
+  settings = config.sample.sampler
+  grid = samplers.grid_of(settings, **config.diffusion)
+  keys = drawing.sample_keys(config.sample.seed, indices)
+  guided = functools.partial(batched, params['network'])
+  loop = python_loop(guided, given, keys, network.image_shape, grid, settings.v, settings.clip_x)
 
   t_matmul, t_train, t_sample, t_batched, t_separate, t_loop = seconds(
     lambda: matmul(left, right),
     one_step,
-    lambda: sampler(params, indices, c, w),
-    lambda: batched(params, z, lam, c),
-    lambda: combine(eps_fn(params, z, lam, c), eps_fn(params, z, lam, null), w),
-    lambda: loop(indices),
+    lambda: sampler(params, indices, c, knobs),
+    lambda: batched(params['network'], z, lam, given),
+    lambda: combine(*(eps_fn(params['network'], z, lam, side) for side in (given, null)), w),
+    loop,
   )
-  counted = costs.count_flops(apply, params, z[:1], lam[:1], c[:1])
+  one = jax.tree.map(lambda a: a[:1], (z, lam, given))
+  counted = costs.count_flops(apply, params['network'], *one)
   forward = counted.convolutions + counted.attention
   rate = 2 * side**3 / t_matmul
   train_rate = 3 * forward * batch_size / t_train
-  sample_rate = 2 * forward * n * config.sample.num_steps / t_sample
+  sample_rate = 2 * forward * n * settings.num_steps / t_sample
 
   devices = f'{jax.device_count()} {jax.devices()[0].platform} device(s)'
   print(f'{devices}; {forward / 1e6:.1f} MFLOP a forward pass of one image')
   print(f'float32 matrix product  {rate / 1e9:7.1f} GFLOP/s')
   for name, own_rate, images in (
     ('training step', train_rate, batch_size / t_train),
-    (f'sampler, T={config.sample.num_steps}', sample_rate, n / t_sample),
+    (f'sampler, T={settings.num_steps}', sample_rate, n / t_sample),
   ):
     print(f'{name:23s} {own_rate / 1e9:7.1f} GFLOP/s, {own_rate / rate:.0%}; {images:.0f} images/s')
   print(f'one batched call        {t_separate / t_batched:7.2f} × as fast as two separate ones')
@@ -148,9 +143,9 @@ def benchmark(config: ml_collections.ConfigDict) -> None:
 
 def pipeline_rate(config: ml_collections.ConfigDict, at_least: float = 3.0) -> float:
   """Images a second of `data.Batches` by itself; ValueError where the data is not prepared."""
-  source = config_lib.dataset_of(config).open(Path(config.data.dir).expanduser(), 'train')
+  source = registry.open_source(config.data)
   size = config.train.batch_size
-  batches = data.Batches(source, batch_size=size, seed=config.seed, flip=config.data.flip)
+  batches = Batches(source, batch_size=size, seed=config.seed, flip=config.data.flip)
   for _ in range(20):  # more than are read ahead
     next(batches)
   count, begin = 0, time.perf_counter()
@@ -161,11 +156,11 @@ def pipeline_rate(config: ml_collections.ConfigDict, at_least: float = 3.0) -> f
   return count / elapsed
 
 
-def python_loop(guided, params, c, shape, seed, *, num_steps, v, lambda_min, lambda_max, clip_x):
-  """Algorithm 2 as a Python loop over jitted parts, which `sampling.sample` is held against."""
+def python_loop(guided, cond, keys, shape, grid, v, clip_x):
+  """Algorithm 2 as a Python loop over jitted parts, which the scan is compared with."""
 
   @jax.jit
-  def noise(keys, t):
+  def noise(t):
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), shape))(keys)
 
   @jax.jit
@@ -174,14 +169,12 @@ def python_loop(guided, params, c, shape, seed, *, num_steps, v, lambda_min, lam
     mean, variance = diffusion.reverse(z, jnp.clip(x, -1, 1) if clip_x else x, lam, lam_next, v)
     return mean + jnp.sqrt(variance) * eps_next
 
-  def loop(indices):
-    keys = sample_keys(seed, indices)
-    lam = sampling.lambda_grid(num_steps, lambda_min, lambda_max)
-    z = noise(keys, 0)
-    for t in range(num_steps - 1):
-      eps = guided(params, z, jnp.full(len(z), lam[t]), c)
-      z = move(z, eps, lam[t], lam[t + 1], noise(keys, t + 1))
-    return diffusion.predict_x(z, guided(params, z, jnp.full(len(z), lam[-1]), c), lam[-1])
+  def loop():
+    z = noise(0)
+    for t in range(len(grid) - 1):
+      eps = guided(z, jnp.full(len(z), grid[t]), cond)
+      z = move(z, eps, grid[t], grid[t + 1], noise(t + 1))
+    return diffusion.predict_x(z, guided(z, jnp.full(len(z), grid[-1]), cond), grid[-1])
 
   return loop
 
@@ -189,12 +182,12 @@ def python_loop(guided, params, c, shape, seed, *, num_steps, v, lambda_min, lam
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
-  config = config_lib.of_flags()
+  config = command.config_of_file()
   batch_sizes = config.train.batch_size, config.sample.batch_size
   runtime.setup_jax(*batch_sizes, channels=config.model.channels)
   benchmark(config)
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', 'configs/digits.py', lock_config=True)
-  cli.run(main)
+  command.define_config_flags('configs/digits.py', required=False)
+  command.run(main)

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
   with tempfile.TemporaryDirectory() as folder:
     run = Path(given.workdir or folder)
     if not given.workdir:  # what the weights are does not matter here
-      steps = '--config.train.num_steps=20'
+      steps = '--set=train.num_steps=20'
       python_m('cfg_jax.train', '--config', 'configs/digits.py', '--workdir', folder, steps)
     benchmark(run, [int(n) for n in given.num_samples], given.separate)
 

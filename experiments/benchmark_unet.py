@@ -20,39 +20,39 @@ from absl import flags
 
 from cfg_jax.core import command as cli
 from cfg_jax.core import runtime, sharding
-from cfg_jax.core import state as train_state
-from cfg_jax.nets import adm
+from cfg_jax.equations import conditioning
+from cfg_jax.nets import adm, unet
 from cfg_jax.nets.embed import adm_lambdas
+from experiments import adm_pytorch
 from experiments.benchmark import seconds
-from tests import adm_reference
 
 SIZES = {
-  'small': adm_reference.ADM(  # that of configs/digits.py
+  'small': adm_pytorch.ADM(  # that of configs/digits.py
     8, 48, (1, 2), 1, (4,), 48, None, new_attention_order=True, num_classes=10, groups=16
   ),
-  'adm64': adm_reference.ADM_64,
+  'adm64': adm_pytorch.ADM_64,
 }
 
 
-def network_and_inputs(reference: adm_reference.ADM, batch_size: int) -> tuple:
+def network_and_inputs(reference: adm_pytorch.ADM, batch_size: int) -> tuple:
   """PyTorch's network with random weights, and z (B, H, W, C), t (B,), c (B,) as NumPy arrays."""
-  shape = adm_reference.ours(reference, 'adm_cosine').image_shape
+  shape = adm_pytorch.ours(reference, 'adm_cosine').image_shape
   z = np.random.default_rng(0).normal(size=(batch_size, *shape)).astype(np.float32)
   t = np.linspace(0, 999, batch_size).astype(int)
   return (
-    adm_reference.random(reference),
+    adm_pytorch.random(reference),
     z,
     t,
     (np.arange(batch_size) % reference.num_classes).astype(np.int32),
   )
 
 
-def serve_theirs(connection: Connection, reference: adm_reference.ADM, batch_size: int) -> None:
+def serve_theirs(connection: Connection, reference: adm_pytorch.ADM, batch_size: int) -> None:
   """PyTorch's process: sends ε and its number of threads; then a word for each call it is sent."""
   theirs, z, t, c = network_and_inputs(reference, batch_size)
   last = theirs.out[2]  # they too give ε only
   last.weight, last.bias = (torch.nn.Parameter(p[:3]) for p in (last.weight, last.bias))
-  inputs = adm_reference.to_torch(z), torch.tensor(t), torch.tensor(c)
+  inputs = adm_pytorch.to_torch(z), torch.tensor(t), torch.tensor(c)
 
   def forward():
     with torch.inference_mode():
@@ -69,7 +69,7 @@ def serve_theirs(connection: Connection, reference: adm_reference.ADM, batch_siz
     connection.send('done')
 
 
-def benchmark(reference: adm_reference.ADM, batch_size: int) -> None:
+def benchmark(reference: adm_pytorch.ADM, batch_size: int) -> None:
   """Prints both networks' times forward, and forward and backward, for one batch."""
   process = multiprocessing.get_context('spawn')
   connection, theirs_end = process.Pipe()
@@ -77,14 +77,15 @@ def benchmark(reference: adm_reference.ADM, batch_size: int) -> None:
   process.Process(target=serve_theirs, args=arguments, daemon=True).start()
 
   theirs, z, t, c = network_and_inputs(reference, batch_size)
-  network = adm_reference.ours(reference, 'adm_cosine')
+  network = adm_pytorch.ours(reference, 'adm_cosine')
   mesh = sharding.data_mesh()
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  weights = adm.convert(adm_reference.tensors_of(theirs), network, heads_first=False)
+  weights = adm.convert(adm_pytorch.tensors_of(theirs), network, heads_first=False)
   params = jax.device_put(weights, everywhere)
   del theirs, weights
-  inputs = jax.device_put((z, np.float32(adm_lambdas('adm_cosine')[t]), c), split)
-  apply = train_state.apply_fn(network)
+  cond = conditioning.given(jnp.asarray(c))
+  inputs = jax.device_put((z, np.float32(adm_lambdas('adm_cosine')[t]), cond), split)
+  apply = unet.apply_fn(network)
 
   def gradient(params, *inputs):  # as `train` takes it
     def mean_square(params):

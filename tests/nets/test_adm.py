@@ -11,23 +11,25 @@ import pytest
 torch = pytest.importorskip('torch', reason='pip install -e .[parity]')
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import state as train_state
 from cfg_jax.equations import samplers as sampling
+from cfg_jax.equations.conditioning import Cond, given
 from cfg_jax.generate import draw as generate
+from cfg_jax.generate.store import sample_sets
+from cfg_jax.methods import drawing
 from cfg_jax.nets import adm, unet
 from cfg_jax.nets.embed import adm_lambdas
-from tests import adm_reference
-from tests.adm_reference import ours, tensors_of, to_torch
+from experiments import adm_pytorch
+from experiments.adm_pytorch import ours, tensors_of, to_torch
 from tests.conftest import load_config, run
 
 BOUND = 1e-4  # relative, float32
 SMALL = dict(channels=64, channel_mults=(1, 2), num_blocks=1, attention_resolutions=(8,))
 # Two networks of ADM's two kinds: attention in the newer and the older order.
 KINDS = {
-  'adm64': adm_reference.ADM(
+  'adm64': adm_pytorch.ADM(
     16, **SMALL, head_channels=32, num_heads=None, new_attention_order=True, num_classes=7
   ),
-  'adm128': adm_reference.ADM(
+  'adm128': adm_pytorch.ADM(
     16, **SMALL, head_channels=None, num_heads=4, new_attention_order=False, num_classes=7
   ),
 }
@@ -38,7 +40,7 @@ CLASSES = np.array([6, 0, 3])
 @functools.cache
 def apply_fn(config: unet.UNetConfig):
   """Compiled once for all tests of the same network."""
-  return jax.jit(train_state.apply_fn(config))
+  return jax.jit(unet.apply_fn(config))
 
 
 class Pair:
@@ -47,12 +49,12 @@ class Pair:
   def __init__(self, kind: str):
     self.reference, self.heads_first = KINDS[kind], kind == 'adm128'
     self.lambda_embedding = 'adm_linear' if self.heads_first else 'adm_cosine'
-    self.network = adm_reference.random(self.reference)
+    self.network = adm_pytorch.random(self.reference)
     self.tensors = tensors_of(self.network)
     size = self.reference.image_size
     z = np.random.default_rng(0).normal(size=(len(TIMES), size, size, 3)).astype(np.float32)
     lam = adm_lambdas(self.lambda_embedding)[TIMES].astype(np.float32)
-    self.inputs = z, lam, CLASSES
+    self.inputs = z, lam, given(jnp.asarray(CLASSES))
     eps = self.network(to_torch(z), torch.tensor(TIMES), torch.tensor(CLASSES))[:, :3]
     eps.square().mean().backward()
     self.eps = eps.detach().permute(0, 2, 3, 1).numpy()
@@ -77,11 +79,11 @@ def pair(request):
 
 @pytest.mark.parametrize(
   'reference, parameters',
-  [(adm_reference.ADM_64, 295_904_454), (adm_reference.ADM_128, 421_529_606)],
+  [(adm_pytorch.ADM_64, 295_904_454), (adm_pytorch.ADM_128, 421_529_606)],
 )
 def test_the_reference_has_the_published_number_of_parameters(reference, parameters):
   with torch.device('meta'):
-    network = adm_reference.UNet(reference)
+    network = adm_pytorch.UNet(reference)
   assert sum(p.numel() for p in network.parameters()) == parameters
 
 
@@ -116,7 +118,7 @@ def test_a_mistake_is_seen(pair, mistake):
 
 def test_gradients_are_adms(pair):
   config, params = pair.convert(remat=pair.heads_first)  # one pair without, one with
-  apply = train_state.apply_fn(config)
+  apply = unet.apply_fn(config)
   got = jax.jit(jax.grad(lambda p: jnp.square(apply(p, *pair.inputs)).mean()))(params)
   _, want = pair.convert(pair.grads)  # gradients are laid out as what they are of
   got['class_emb'], want['class_emb'] = (
@@ -137,12 +139,11 @@ def test_bfloat16_is_off_by_about_a_hundredth(pair):
 
 def test_bfloat16_keeps_norms_softmax_and_parameters_in_float32():
   config = ours(KINDS['adm64'], 'adm_cosine', dtype='bfloat16')
-  params = jax.eval_shape(lambda: train_state.create_params(config, 0))
+  params = jax.eval_shape(lambda: unet.create_params(config, 0))
   assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype('float32')}
-  spec = [
-    jax.ShapeDtypeStruct(s, d) for s, d in (((1, 16, 16, 3), 'f4'), ((1,), 'f4'), ((1,), 'i4'))
-  ]
-  jaxpr = jax.make_jaxpr(train_state.apply_fn(config))(params, *spec)
+  spec = [jax.ShapeDtypeStruct(shape, 'f4') for shape in ((1, 16, 16, 3), (1,))]
+  spec.append(Cond(jax.ShapeDtypeStruct((1,), 'i4'), jax.ShapeDtypeStruct((1,), bool)))
+  jaxpr = jax.make_jaxpr(unet.apply_fn(config))(params, *spec)
   dtypes = {'exp': set(), 'rsqrt': set(), 'conv_general_dilated': set()}
   _input_dtypes(jaxpr.jaxpr, dtypes)
   assert dtypes['exp'] == dtypes['rsqrt'] == {'float32'}  # softmax; norms
@@ -158,7 +159,7 @@ def _input_dtypes(jaxpr, found):
 
 
 # A run of the size that images of imagenet64 allow.
-TINY = adm_reference.ADM(64, 32, (1, 1, 1), 1, (16,), 16, None, new_attention_order=True)
+TINY = adm_pytorch.ADM(64, 32, (1, 1, 1), 1, (16,), 16, None, new_attention_order=True)
 OVERRIDES = {  # of the digits' config
   'data.name': 'imagenet64',
   'model.norm_groups': 32,
@@ -167,7 +168,7 @@ OVERRIDES = {  # of the digits' config
   'model.num_blocks': 1,
   'model.attention_resolutions': (16,),
   'model.head_channels': 16,
-  'sample.num_steps': 3,
+  'sample.sampler.num_steps': 3,
   'sample.num_samples': 2,
   'sample.batch_size': 2,
 }
@@ -177,7 +178,7 @@ OVERRIDES = {  # of the digits' config
 def imported(tmp_path_factory):
   """(reference network, weights, workdir) of an imported run."""
   folder = tmp_path_factory.mktemp('adm')
-  network = adm_reference.random(TINY)
+  network = adm_pytorch.random(TINY)
   torch.save(network.state_dict(), folder / 'weights.pt')
   config = load_config('digits', **OVERRIDES)
   adm.import_run(config, folder / 'weights.pt', folder / 'run')
@@ -189,7 +190,7 @@ def test_generate_samples_what_the_original_network_says(imported):
   config = config_lib.of_run(workdir)
   step = generate.generate(config, workdir)
   assert step == config.train.num_steps == 540_000
-  [(images, labels)] = generate.sample_sets(config, step)[0].read(workdir, 2)
+  [(images, labels)] = sample_sets(config.sample, step)[0].read(workdir, 2)
 
   schedule = adm_lambdas('adm_cosine')
 
@@ -202,15 +203,15 @@ def test_generate_samples_what_the_original_network_says(imported):
   with jax.disable_jit():  # the loop hands PyTorch arrays that have values
     x = sampling.sample(
       network_eps,
-      generate.sample_keys(config.sample.seed, jnp.arange(2)),
+      drawing.sample_keys(config.sample.seed, jnp.arange(2)),
       (64, 64, 3),
       num_steps=3,
-      v=config.sample.v,
+      v=config.sample.sampler.v,
       lambda_min=float(schedule[-1]),
       lambda_max=float(schedule[0]),
       clip_x=True,
     )
-  difference = np.abs(np.asarray(generate.to_uint8(x), int) - images)
+  difference = np.abs(np.asarray(drawing.to_uint8(x), int) - images)
   assert difference.max() <= 1 and difference.mean() < 0.01
   assert images.std() > 20
 
@@ -218,7 +219,7 @@ def test_generate_samples_what_the_original_network_says(imported):
 def test_guidance_without_a_trained_null_class_is_refused(imported):
   done = run('cfg_jax.generate', '--workdir', str(imported[2]), '--w', '0,1')
   assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
-  assert 'never seen (train.p_uncond=0): use --w 0' in done.stderr
+  assert 'never seen (method.p_uncond=0): use --w 0' in done.stderr
 
 
 def saved(path, tensors):
@@ -278,13 +279,13 @@ def test_other_images_and_used_folders_are_refused(imported, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('dtype, bound', [('float32', BOUND), ('bfloat16', 2e-2)])
 def test_adm64_at_full_width(dtype, bound):
-  network = adm_reference.random(adm_reference.ADM_64)
+  network = adm_pytorch.random(adm_pytorch.ADM_64)
   z = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
   with torch.inference_mode():
     eps = network(to_torch(z), torch.tensor([500]), torch.tensor([7]))[:, :3]
   eps = eps.permute(0, 2, 3, 1).numpy()
-  config = ours(adm_reference.ADM_64, 'adm_cosine', dtype=dtype)
+  config = ours(adm_pytorch.ADM_64, 'adm_cosine', dtype=dtype)
   params = adm.convert(tensors_of(network), config, heads_first=False)
   lam = np.float32(adm_lambdas('adm_cosine')[[500]])
-  got = jax.jit(train_state.apply_fn(config))(params, z, lam, np.array([7]))
+  got = jax.jit(unet.apply_fn(config))(params, z, lam, given(jnp.array([7])))
   assert np.linalg.norm(got - eps) / np.linalg.norm(eps) <= bound
