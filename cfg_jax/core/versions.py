@@ -46,6 +46,8 @@ def _from_1(config):
     section, name = old.split('.')
     *path, _ = moved.split('.')
     functools.reduce(dict.__getitem__, path, new)[name] = new[section].pop(name)
+  guidance = new['sample']['guidance']
+  guidance['w'] = [float(w) for w in guidance['w']]  # a flag --config.sample.w=0,1 left integers
   return new
 
 

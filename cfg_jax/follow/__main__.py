@@ -15,10 +15,10 @@ import jax
 import ml_collections
 from absl import flags
 
-from cfg_jax.core import command as cli
+from cfg_jax.core import command, runtime
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import runtime
 from cfg_jax.core.checkpoint import steps_on_disk
+from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.__main__ import config_of_flags, define_sample_flags
@@ -32,7 +32,7 @@ def follow(
 ) -> None:
   """Draws and evaluates config.sample at the newest checkpoint, until that is the run's last.
 
-  Raises ValueError as `generate` and `evaluate` do.
+  Raises UserError as `generate` and `evaluate` do.
   """
   config_lib.check(config, OWNERS, jax.device_count())
   step = None
@@ -44,7 +44,7 @@ def follow(
     step = newest
     try:
       generate(config, workdir, step)
-    except ValueError:
+    except UserError:
       if step in steps_on_disk(workdir):
         raise
       continue  # training has removed it, having saved newer ones
@@ -54,13 +54,22 @@ def follow(
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
+  if flags.FLAGS.step is not None:
+    raise UserError(
+      f'--step={flags.FLAGS.step}: each new checkpoint is taken; see cfg_jax.evaluate.'
+    )
   config = config_of_flags()
   runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   follow(config, Path(flags.FLAGS.workdir), flags.FLAGS.reference)
 
 
-if __name__ == '__main__':
+def define_flags() -> None:
+  """The command's flags, those of `generate` among them."""
   define_sample_flags()
   flags.DEFINE_string('reference', None, 'Statistics to compare with, not the training data.')
+
+
+if __name__ == '__main__':
+  define_flags()
   flags.mark_flag_as_required('workdir')
-  cli.run(main)
+  command.run(main)

@@ -27,10 +27,10 @@ def upgrade(workdir: Path) -> None:
     new.parent.mkdir(parents=True, exist_ok=True)
     if not (folder / 'identity.json').exists():
       files.write_json(folder / 'identity.json', settings)
-    folder.rename(new)
     grid = folder.parent / 'grid.png'
     if grid.exists():
       grid.rename(new.parent / 'grid.png')
+    folder.rename(new)
     for emptied in (folder.parent, folder.parent.parent):
       if not any(emptied.iterdir()):
         emptied.rmdir()

@@ -7,6 +7,7 @@ import types
 import pytest
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core.errors import UserError
 from cfg_jax.follow import __main__ as follow
 from cfg_jax.train import loop as train
 
@@ -47,7 +48,7 @@ def test_a_checkpoint_that_goes_while_it_is_read_is_left_for_a_newer_one(
     drawn.append(step)
     if len(drawn) == 1:
       shutil.rmtree(tmp_path / 'checkpoints' / '8')
-      raise ValueError('No whole checkpoint.')
+      raise UserError('No whole checkpoint.')
 
   monkeypatch.setattr(follow, 'generate', vanishing)
   monkeypatch.setattr(follow, 'evaluate', lambda *args, **kwargs: drawn.append('evaluated'))
@@ -62,8 +63,13 @@ def test_one_that_stays_and_cannot_be_read_is_an_error(tiny, tmp_path, monkeypat
   train.train(tiny, tmp_path)
 
   def fails(config, workdir, step):
-    raise ValueError('No whole checkpoint.')
+    raise UserError('No whole checkpoint.')
 
   monkeypatch.setattr(follow, 'generate', fails)
-  with pytest.raises(ValueError, match='No whole'):
+  with pytest.raises(UserError, match='No whole'):
     follow.follow(config_lib.of_run(tmp_path), tmp_path)
+
+
+def test_a_step_is_refused(tmp_path, call):
+  done = call(follow, '--workdir', tmp_path, '--step', '4')
+  assert done.returncode == 2 and done.stderr.startswith('--step=4: each new checkpoint is taken')
