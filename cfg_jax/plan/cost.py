@@ -20,6 +20,7 @@ from cfg_jax.core import sharding
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
 from cfg_jax.data.batches import Batch
+from cfg_jax.equations import samplers
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.guidance import rules
 from cfg_jax.nets import unet
@@ -150,7 +151,7 @@ def sampling_calls(sample: ml_collections.ConfigDict) -> int:
 def image_calls(sample: ml_collections.ConfigDict, w: float) -> int:
   """Network calls for one image, at one w."""
   knobs = rules.knobs_of(sample.guidance) | {'w': w}
-  return sample.sampler.num_steps * rules.calls(knobs)
+  return samplers.calls(sample.sampler) * rules.calls(knobs)
 
 
 def num_models(configs: Iterable[ml_collections.ConfigDict]) -> int:
