@@ -37,6 +37,9 @@ MAY_CHANGE = (
   'sample',
   'evaluate',
 )
+# By the section, what it becomes once it names other parts, such as another solver: a function of a
+# dict. The stage that knows the parts sets it, since core may not import that.
+FIT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 PACKAGES = ('cfg_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -96,9 +99,32 @@ def change(config: ml_collections.ConfigDict, texts: Iterable[str]) -> ml_collec
     field, equals, value = text.partition('=')
     if not equals:
       raise UserError(f'--set {text} must be FIELD=VALUE, such as --set seed=1.')
-    section, name = _find(config, field)
-    section[name] = parse(value, section[name], field)
+    if field not in flat(config.to_dict()):
+      _fit(config, field)
+    assign(config, field, parse(value, get(config, field), field))
   return config.lock()
+
+
+def assign(config: ml_collections.ConfigDict, field: str, value: Any) -> None:
+  """Sets a dotted field of an unlocked config; where that names another part, its knobs follow."""
+  section, name = _find(config, field)
+  other = isinstance(value, str) and value != section[name]
+  section[name] = value
+  if other:
+    _fit(config, field)
+
+
+def _fit(config, field):
+  """Gives the section of field the knobs of the parts that it names, and of no others."""
+  path = field.rpartition('.')[0]
+  if path in FIT:
+    section = config
+    for name in path.split('.'):
+      section = section[name]
+    fitted = FIT[path](section.to_dict())
+    for name in set(section) - set(fitted):
+      del section[name]
+    section.update(fitted)
 
 
 def get(config: ml_collections.ConfigDict, field: str) -> Any:

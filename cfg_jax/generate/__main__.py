@@ -2,6 +2,7 @@
 
   python -m cfg_jax.generate --workdir runs/digits/p_uncond=0.1 [--w 0,1]
     [--set sample.sampler.num_steps=64]
+    [--set sample.sampler.name=dpmpp --set sample.sampler.grid=edm]
 
 Settings not given are the run's own `config.sample`.
 """

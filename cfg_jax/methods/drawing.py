@@ -17,6 +17,8 @@ from cfg_jax.equations.guidance import pairs, rules
 from cfg_jax.methods import make
 from cfg_jax.methods.method import Request
 
+config_lib.FIT['sample.sampler'] = samplers.fitted  # --set sample.sampler.name=ddim
+
 
 def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
   """The jitted sampler (params, indices, value, knobs) → uint8 (B, H, W, C), all of it traced.

@@ -14,6 +14,7 @@ from absl import flags
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
+from cfg_jax.equations import samplers
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.plan import cost, devices
 
@@ -70,9 +71,10 @@ def _show_flops(config, flops):
   row('training', flops.train)
   if flops.train_remat:
     row('training, with what remat repeats', flops.train_remat)
-  num_steps = config.sample.sampler.num_steps
-  row(f'sampling, T = {num_steps}, w = 0', flops.forward, num_steps)
-  row(f'sampling, T = {num_steps}, guided: two calls a step', flops.forward, 2 * num_steps)
+  sampler = config.sample.sampler
+  calls, what = samplers.calls(sampler), f'sampling, {sampler.name}, T = {sampler.num_steps}'
+  row(f'{what}, w = 0: {calls} calls', flops.forward, calls)
+  row(f'{what}, guided: {2 * calls} calls', flops.forward, 2 * calls)
   compiler, products, attention = (_short(n / 2e9) for n in flops.forward)
   print(
     f'  One call in GMACs: {compiler} by the compiler; with padding, {products} in convolutions\n'

@@ -88,7 +88,9 @@ def runs_of(config: ml_collections.ConfigDict, axes: Axes) -> list[Run]:
     for settings in itertools.product(*(axes[f] for f in of_sampling)):
       changes = dict(zip(of_sampling, settings))
       sampling = Sampling(copy.deepcopy(model), changes.pop('step', model.train.num_steps))
-      sampling.config.update_from_flattened_dict(changes)
+      with sampling.config.unlocked():
+        for field, value in changes.items():
+          config_lib.assign(sampling.config, field, value)
       config_lib.check(sampling.config, OWNERS, 1)
       drawing.check_guidance(sampling.config, sampling.config.sample.guidance.w)
       samplings.append(sampling)

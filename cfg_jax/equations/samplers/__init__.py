@@ -130,6 +130,19 @@ def settings_of(section: Mapping[str, Any]) -> dict[str, Any]:
   return {'sampler': section['name'], 'clip_x': section['clip_x'], **knobs}
 
 
+def fitted(section: Mapping[str, Any]) -> dict[str, Any]:
+  """The section `sample.sampler` with all the knobs of the parts that it names, and no others.
+
+  Each is as it was, or has its default. Unchanged where there is no such solver or grid.
+  """
+  if section['name'] not in SOLVERS or section['grid'] not in GRIDS:
+    return dict(section)
+  functions = SOLVERS[section['name']], GRIDS[section['grid']], clip
+  defaults = {k: v for function in functions for k, v in knobs_lib.defaults(function).items()}
+  kept = {k: v for k, v in section.items() if k in COMMON or k in defaults}
+  return kept | {k: v for k, v in defaults.items() if k not in kept}
+
+
 def calls(section: Mapping[str, Any]) -> int:
   """How often the section `sample.sampler` calls the model for a sample; ∅ is not counted apart."""
   knobs = knobs_lib.defaults(SOLVERS[section['name']]) | dict(section)
