@@ -17,21 +17,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import scipy.linalg
-from absl import app, flags
+from absl import flags
 
-from cfg_jax.core import runtime
+from cfg_jax.core import command, runtime
 from cfg_jax.evaluate import metrics
 from cfg_jax.evaluate.extractors import inception
 
-BATCH_SIZE = flags.DEFINE_integer('batch_size', 32, 'Images at once, for both.')
-SIZE = flags.DEFINE_integer('size', 64, 'Their height and width.')
-ROUNDS = flags.DEFINE_integer('rounds', 7, 'Turns; the median counts.')
 
-
-def seconds(**calls: Callable[[], object]) -> dict[str, float]:
+def seconds(rounds: int, **calls: Callable[[], object]) -> dict[str, float]:
   """Median time of each call over rounds in which they take turns; the first round is warm-up."""
   times = {name: [] for name in calls}
-  for _ in range(ROUNDS.value + 1):
+  for _ in range(rounds + 1):
     for name, call in calls.items():
       start = time.perf_counter()
       call()
@@ -39,21 +35,25 @@ def seconds(**calls: Callable[[], object]) -> dict[str, float]:
   return {name: statistics.median(t[1:]) for name, t in times.items()}
 
 
-def extractor() -> None:
+def extractor(batch_size: int, size: int, rounds: int) -> None:
   """Images per second, ours and torch-fidelity's."""
   import torch  # here, so that the other benchmark runs without it
 
-  from tests import originals, random_inception
+  from experiments import originals
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  runtime.setup_jax(BATCH_SIZE.value)  # one JAX device a core, as the commands do
-  state = random_inception.random_state()
+  runtime.setup_jax(batch_size)  # one JAX device a core, as the commands do
+  theirs = originals.torch_fidelity_inception().eval()
+  torch.manual_seed(0)
+  for layer in theirs.modules():  # under PyTorch's own initialisation features vanish
+    if isinstance(layer, torch.nn.Conv2d):
+      torch.nn.init.kaiming_normal_(layer.weight)
+  state = {k: v for k, v in theirs.state_dict().items() if v.is_floating_point()}
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / 'random.pth'
-    random_inception.save(path, state)
-    ours = inception.Inception(path, unknown_weights=True, batch_size=BATCH_SIZE.value)
-  theirs = originals.torch_fidelity_inception(state)
-  images = random_inception.images(0, BATCH_SIZE.value, SIZE.value, SIZE.value, 3)
+    torch.save(state, path)
+    ours = inception.Inception(path, unknown_weights=True, batch_size=batch_size)
+  images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8)
   tensor = torch.tensor(images).permute(0, 3, 1, 2).contiguous()
 
   def run_theirs():
@@ -61,16 +61,16 @@ def extractor() -> None:
       return theirs(tensor)[0].numpy()
 
   error = np.linalg.norm(ours(images)['features'] - run_theirs()) / np.linalg.norm(run_theirs())
-  times = seconds(ours=lambda: ours(images), theirs=run_theirs)
-  a, b = (BATCH_SIZE.value / times[k] for k in ('ours', 'theirs'))
+  times = seconds(rounds, ours=lambda: ours(images), theirs=run_theirs)
+  a, b = (batch_size / times[k] for k in ('ours', 'theirs'))
   print(
-    f'Inception, {BATCH_SIZE.value} images of {SIZE.value}×{SIZE.value} at once: {a:.1f} images/s '
+    f'Inception, {batch_size} images of {size}×{size} at once: {a:.1f} images/s '
     f'on {jax.device_count()} JAX devices, {b:.1f} in torch-fidelity on {torch.get_num_threads()} '
     f'threads: {a / b:.2f} times as fast (features differ by {error:.0e} relative)'
   )
 
 
-def frechet() -> None:
+def frechet(rounds: int) -> None:
   """Seconds of one Fréchet distance of 2048 features, ours and by SciPy's sqrtm."""
   rng = np.random.default_rng(0)
   scale = np.geomspace(1, 1e-3, 2048)
@@ -88,7 +88,7 @@ def frechet() -> None:
     return metrics.frechet_distance(mu, covs[0], mu, covs[1])
 
   difference = abs(ours() / by_sqrtm() - 1)
-  times = seconds(ours=ours, sqrtm=by_sqrtm)
+  times = seconds(rounds, ours=ours, sqrtm=by_sqrtm)
   print(
     f'Fréchet distance, 2048 features: {times["ours"]:.1f} s here, {times["sqrtm"]:.1f} s with '
     f"SciPy {scipy.__version__}'s sqrtm: {times['ours'] / times['sqrtm']:.2f} of its time "
@@ -99,9 +99,13 @@ def frechet() -> None:
 def main(argv: list[str]) -> None:
   """Both benchmarks."""
   del argv
-  frechet()
-  extractor()
+  given = flags.FLAGS
+  frechet(given.rounds)
+  extractor(given.batch_size, given.size, given.rounds)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  flags.DEFINE_integer('batch_size', 32, 'Images at once, for both.')
+  flags.DEFINE_integer('size', 64, 'Their height and width.')
+  flags.DEFINE_integer('rounds', 7, 'Turns; the median counts.')
+  command.run(main)

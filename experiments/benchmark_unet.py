@@ -2,10 +2,9 @@
 
   python -m experiments.benchmark_unet [--size adm64 --batch_size 2]      (extra [parity])
 
-The other network is the tests' `adm_reference`. Both use all cores, in float32, each in a
-process of its own, as it is used alone: PyTorch does without the memory settings of
-`runtime.setup_jax`. The gradient is that of the mean square of ε by all parameters. Prints;
-asserts nothing.
+The other network is `adm_pytorch`. Both use all cores, in float32, each in a process of its own, as
+it is used alone: PyTorch does without the memory settings of `runtime.setup_jax`. The gradient is
+that of the mean square of ε by all parameters. Prints; asserts nothing.
 """
 
 import functools

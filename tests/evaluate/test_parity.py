@@ -8,7 +8,7 @@ import os
 import pytest
 
 try:
-  from tests import originals
+  from experiments import originals
 except ImportError as error:
   if os.environ.get('CI'):
     raise

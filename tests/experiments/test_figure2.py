@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cfg_jax.equations.conditioning import Cond
 from experiments import figure2_gaussians as figure2
 
 
@@ -30,13 +31,13 @@ def exact_radial(w):
 
 
 @pytest.mark.parametrize('lam', [-20.0, -4.0, 0.0, 3.0, 20.0])
-@pytest.mark.parametrize('c', [0, 1, 2, figure2.NULL_CLASS])
+@pytest.mark.parametrize('c', [0, 1, 2, None])
 def test_exact_eps_is_the_score(lam, c):
   """ε = −σ ∇ log q(z_λ|c), by central differences of the log density in float64."""
   z = np.random.default_rng(0).normal(size=(20, 2)) * 2
   sigma2 = 1 / (1 + np.exp(np.float64(lam)))
   means, variance = np.sqrt(1 - sigma2) * figure2.MEANS, (1 - sigma2) * figure2.STD**2 + sigma2
-  classes = slice(None) if c == figure2.NULL_CLASS else [c]
+  classes = slice(None) if c is None else [c]
 
   def log_q(z):
     squares = np.sum((z[:, None] - means[classes]) ** 2, axis=-1)
@@ -44,7 +45,8 @@ def test_exact_eps_is_the_score(lam, c):
 
   steps = 1e-4 * np.eye(2)
   score = np.stack([(log_q(z + h) - log_q(z - h)) / 2e-4 for h in steps], axis=-1)
-  eps = figure2.exact_eps(np.float32(z), np.full(20, np.float32(lam)), np.full(20, c))
+  cond = Cond(np.full(20, c or 0), np.full(20, c is not None))
+  eps = figure2.exact_eps(np.float32(z), np.full(20, np.float32(lam)), cond)
   np.testing.assert_allclose(eps, -np.sqrt(sigma2) * score, rtol=1e-5, atol=1e-5)
 
 

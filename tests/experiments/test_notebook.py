@@ -84,7 +84,7 @@ def test_it_runs_from_top_to_bottom_and_its_sliders_move_the_pictures(tmp_path):
   nbformat.validate(notebook)
   [parameters] = [cell for cell in notebook.cells if 'parameters' in cell.metadata.get('tags', ())]
   parameters.source += QUICKER.format(workdir=str(tmp_path / 'run'), data_dir=str(tmp_path))
-  [again] = [cell.source for cell in notebook.cells if 'train.train(' in cell.source]
+  [again] = [cell.source for cell in notebook.cells if 'train(config' in cell.source]
   notebook.cells += [nbformat.v4.new_code_cell(source) for source in (again, MOVE, EXPECT)]
   resources = {'metadata': {'path': str(PATH.parent)}}
   asyncio.run(execute(nbclient.NotebookClient(notebook, timeout=300, resources=resources)))
@@ -105,4 +105,5 @@ def test_it_runs_from_top_to_bottom_and_its_sliders_move_the_pictures(tmp_path):
   moved = shown[0][0]['data']['image/png']
   assert moved == at_3.data['image/png'] != at_0.data['image/png']
   lines = [json.loads(s) for s in (tmp_path / 'run' / 'evals.jsonl').read_text().splitlines()]
-  assert [line['w'] for line in lines] == [0, 0.1, 0.3, 0.5, 1, 2, 4]
+  strengths = [line['settings']['sample']['guidance']['w'] for line in lines]
+  assert strengths == [0, 0.1, 0.3, 0.5, 1, 2, 4]

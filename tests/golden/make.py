@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests import originals, random_inception
+from experiments import originals
+from tests import random_inception
 
 
 def write_inception(folder: Path) -> None:
