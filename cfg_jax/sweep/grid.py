@@ -94,12 +94,12 @@ def runs_of(config: ml_collections.ConfigDict, axes: Axes) -> list[Run]:
       config_lib.check(sampling.config, OWNERS, 1)
       drawing.check_guidance(sampling.config, sampling.config.sample.guidance.w)
       samplings.append(sampling)
-    runs.append(Run(_name(model, of_training), model, tuple(samplings)))
+    runs.append(Run(model_name(model, of_training), model, tuple(samplings)))
   _check_identities(runs)
   return runs
 
 
-def _name(config, fields):
+def model_name(config: ml_collections.ConfigDict, fields: Sequence[str]) -> str:
   """The model's folder: `ALWAYS_NAMED`, where its method has them, then what else is an axis."""
   values, parts = config_lib.flat(config.to_dict()), []
   for field in dict.fromkeys((*(f for f in ALWAYS_NAMED if f in values), *fields)):

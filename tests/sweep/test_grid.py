@@ -6,6 +6,7 @@ import pytest
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
+from cfg_jax.generate.store import sample_sets
 from cfg_jax.sweep import grid
 from tests.conftest import TINY, load_config
 
@@ -42,6 +43,18 @@ def test_a_model_is_called_by_its_p_uncond_and_what_else_is_an_axis(tiny):
   assert [r.name for r in runs_of(tiny, 'sample.sampler.num_steps=4,8')] == ['p_uncond=0.1']
   names = [r.name for r in runs_of(tiny, 'model.channels=8,16', 'seed=3')]
   assert names == ['p_uncond=0.1,model.channels=8,seed=3', 'p_uncond=0.1,model.channels=16,seed=3']
+
+
+def test_strengths_that_look_alike_have_samples_of_their_own(tiny):
+  [run] = runs_of(tiny, 'sample.guidance.w=0.1,0.10000001')
+  first, second = sample_sets(run.samplings[0].config.sample, run.samplings[0].step)
+  assert (first.w, second.w) == (0.1, 0.10000001) and first.path != second.path
+
+
+def test_a_method_without_the_papers_field_is_named_by_the_axes(tiny):
+  config = tiny.copy_and_resolve_references().unlock()
+  del config.method.p_uncond
+  assert grid.model_name(config, ['seed', 'train.num_steps']) == 'seed=0,num_steps=12'
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,26 @@ def test_what_is_wrong_is_one_line_and_nothing_is_lost(tmp_path, data_dir):
     assert len(done.stderr.splitlines()) == 1 and not workdir.exists()
 
 
+def test_an_option_that_slurm_does_not_have_is_told(tmp_path, data_dir, call):
+  flags = ('--cluster=slurm', '--slurm.partitoin=gpu')
+  done = call(sweep, *tiny_flags(tmp_path / 'sweep', data_dir), *flags)
+  assert done.returncode == 2 and 'Did you mean partition?' in done.stderr
+  assert not (tmp_path / 'sweep').exists()
+
+
+def test_a_recorded_sweep_is_changed_by_set_where_it_may_be(tiny, tmp_path, call):
+  grid.write(tmp_path, tiny, {'method.p_uncond': [0.1]})
+  recorded = ('--workdir', tmp_path, '--dry_run')
+  done = call(sweep, *recorded, '--set', 'sample.num_samples=30')
+  assert done.returncode == 0 and done.stdout.splitlines()[2].split()[:3] == [
+    'p_uncond=0.1',
+    '12',
+    '60',
+  ]
+  done = call(sweep, *recorded, '--set', 'train.learning_rate=0.1')
+  assert done.returncode == 2 and 'train.learning_rate: 0.002 → 0.1' in done.stderr
+
+
 def submissions(workdir):
   """How often each job was started."""
   lines = (workdir / 'jobs' / 'jobs.jsonl').read_text().splitlines()
@@ -126,24 +146,24 @@ def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data
   def start(workdir):
     return command('cfg_jax.sweep', *tiny_flags(workdir, data_dir, **changes))
 
-  locks = [killed / 'jobs' / f'p_uncond={p}' / 'lock' for p in (0.1, 0.2, 0.5)]
+  files = [killed / 'jobs' / f'p_uncond={p}' / 'lock' for p in (0.1, 0.2, 0.5)]
   launcher = start(killed)
-  wait_until(lambda: any(map(locks.holder, locks)))
+  wait_until(lambda: any(map(locks.holder, files)))
   time.sleep(random.uniform(0, 5))
   launcher.kill()
   launcher.communicate()
-  at_work = [lock for lock in locks if locks.held(lock)]
-  files = {p: p.stat().st_mtime_ns for p in killed.glob('*/samples/**/*.npz')}
+  at_work = [lock for lock in files if locks.held(lock)]
+  drawn = {p: p.stat().st_mtime_ns for p in killed.glob('*/samples/**/*.npz')}
 
   launcher = start(killed)
   if at_work:  # its worker outlived it, and is waited for
-    assert at_work == locks[:1]
-    wait_until(lambda: not locks.held(locks[0]))
+    assert at_work == files[:1]
+    wait_until(lambda: not locks.held(files[0]))
     assert submissions(killed)['p_uncond=0.1/all'] == 1
-  wait_until(lambda: locks.holder(locks[1]))
+  wait_until(lambda: locks.holder(files[1]))
   time.sleep(random.uniform(0, 5))
   name, worker = next(
-    (f'{lock.parent.name}/all', pid) for lock in locks if (pid := locks.holder(lock))
+    (f'{lock.parent.name}/all', pid) for lock in files if (pid := locks.holder(lock))
   )
   os.kill(worker, signal.SIGKILL)
   out, err = launcher.communicate(timeout=500)
@@ -154,8 +174,8 @@ def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data
   assert launcher.returncode == 0, (out, err)
   expected = {f'p_uncond={p}/all': 1 for p in (0.1, 0.2, 0.5)}
   assert submissions(killed) == expected | {name: 2}
-  assert {p: p.stat().st_mtime_ns for p in files} == files  # nothing was drawn again
-  for lock in locks:
+  assert {p: p.stat().st_mtime_ns for p in drawn} == drawn  # nothing was drawn again
+  for lock in files:
     assert (killed / lock.parent.name / 'evals.jsonl').read_text().count('\n') == 41
 
   launcher = start(straight)
