@@ -1,36 +1,21 @@
 """Every solver against exact oracles: closed-form maps, orders, and float64 twins on a mixture."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.equations import diffusion, guidance, knobs, samplers, schedules
+from cfg_jax.equations import diffusion, guidance, samplers
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.diffusion import Prediction
 from cfg_jax.equations.guidance import pairs, rules
 from cfg_jax.equations.mixture import exact_eps as mixture_eps
 from experiments import figure2_gaussians as mixture
-from tests.equations.test_samplers import exact_eps, keys_of, sigmoid
+from tests.equations.solver_twins import FORMS, Twin
+from tests.equations.test_samplers import keys_of, sigmoid
 
-# Every form of every solver.
-FORMS = {
-  'ddpm v=0': ('ddpm', {'v': 0.0}),
-  'ddpm v=1': ('ddpm', {'v': 1.0}),
-  'ddim': ('ddim', {}),
-  'ddim η=0.5': ('ddim', {'eta': 0.5}),
-  'heun': ('heun', {}),
-  'heun, churn': ('heun', {'s_churn': 10.0}),
-  '++1': ('dpmpp', {'order': 1}),
-  '++2M': ('dpmpp', {}),
-  '++2S': ('dpmpp', {'singlestep': True}),
-  '++1 SDE': ('dpmpp', {'order': 1, 'sde': True}),
-  '++2M SDE': ('dpmpp', {'sde': True}),
-  '++2S SDE': ('dpmpp', {'sde': True, 'singlestep': True}),
-}
 W = np.float32([-1, 0, 0.1, 0.5, 1, 2, 4])
 ODES = ('ddim', 'heun', '++1', '++2M', '++2S')
 
@@ -170,104 +155,6 @@ def guided(keys, c, w, lam, form, clip_x=False, quantile=0.0, changes=None):
   )
 
 
-class Twin:
-  """The solvers as their papers write them, in float64: α, σ, and ℓ = log α/σ or ς = σ/α."""
-
-  def __init__(self, c, w, lam, noise, clip, changes):
-    self.c, self.w = c, np.float64(w)[:, None]
-    self.lam, self.noise, self.clip, self.changes = lam, noise, clip, changes
-    self.alpha, self.sigma = np.sqrt(sigmoid(lam)), np.sqrt(sigmoid(-lam))
-
-  def predict(self, z, lam):
-    eps = (1 + self.w) * exact_eps(z, lam, self.c) - self.w * exact_eps(z, lam, None)
-    x = (z - np.sqrt(sigmoid(-lam)) * eps) / np.sqrt(sigmoid(lam))
-    x = self.clip(x)
-    return x, (z - np.sqrt(sigmoid(lam)) * x) / np.sqrt(sigmoid(-lam))
-
-  def same(self, lam, other):
-    """Whether predictions at these may be combined."""
-    return self.changes is None or (lam > self.changes) == (other > self.changes)
-
-  def run(self, form):
-    sampler, own = FORMS[form]
-    self.last = None
-    z = self.noise[0]
-    for t in range(len(self.lam) - 1):
-      z = getattr(self, sampler)(z, t, **own)
-    return self.predict(z, self.lam[-1])[0]
-
-  def ends(self, t):
-    return self.alpha[t], self.sigma[t], self.alpha[t + 1], self.sigma[t + 1]
-
-  def ddpm(self, z, t, v):
-    """Ho et al. 2020, equations 6 and 7, of a subset's β."""
-    a, s, a2, s2 = self.ends(t)
-    beta = 1 - a**2 / a2**2
-    x, _ = self.predict(z, self.lam[t])
-    mean = (a2 * beta * x + a / a2 * s2**2 * z) / s**2
-    variance = beta if v else beta * s2**2 / s**2
-    return mean + np.sqrt(variance) * self.noise[t + 1]
-
-  def ddim(self, z, t, eta=0.0):
-    """Song et al. 2021, equations 12 and 16."""
-    a, s, a2, s2 = self.ends(t)
-    tau = eta * np.sqrt(s2**2 / s**2) * np.sqrt(1 - a**2 / a2**2)
-    x, eps = self.predict(z, self.lam[t])
-    return a2 * x + np.sqrt(s2**2 - tau**2) * eps + tau * self.noise[t + 1]
-
-  def heun(self, z, t, s_churn=0.0):
-    """Karras et al. 2022, Algorithm 2, in z/α."""
-    a, s, a2, s2 = self.ends(t)
-    now, then = s / a, s2 / a2
-    gamma = min(s_churn / len(self.lam), np.sqrt(2) - 1) if 0.05 <= now <= 50 else 0.0
-    hat = now * (1 + gamma)
-    y = z / a + np.sqrt(hat**2 - now**2) * 1.003 * self.noise[t + 1]
-
-    def denoise(y, varsigma):
-      lam = -2 * np.log(varsigma)
-      return self.predict(y * np.sqrt(sigmoid(lam)), lam)[0]
-
-    d = (y - denoise(y, hat)) / hat
-    y2 = y + (then - hat) * d
-    d2 = (y2 - denoise(y2, then)) / then
-    if hat <= 4 * then and self.same(-2 * np.log(hat), self.lam[t + 1]):
-      y2 = y + (then - hat) * (d + d2) / 2
-    return a2 * y2
-
-  def dpmpp(self, z, t, order=2, singlestep=False, sde=False):
-    """Lu et al. 2022: Algorithm 1 with r = ½, Algorithm 2, and the SDE forms of its appendix."""
-    ell = self.lam / 2
-    h = ell[t + 1] - ell[t]
-    x, _ = self.predict(z, self.lam[t])
-    middle = self.lam[t] + h
-    if order == 2 and singlestep:
-      u = self.first(z, x, self.lam[t], middle, sde)
-      brown = self.spread(self.lam[t], middle) * self.noise[t + 1] * sde
-      x, _ = self.predict(u + brown, middle)
-      brown = self.first(brown, 0, middle, self.lam[t + 1], sde)
-      brown += self.spread(middle, self.lam[t + 1]) * self.noise[len(self.lam) + t + 1] * sde
-      return self.first(z, x, self.lam[t], self.lam[t + 1], sde) + brown
-    step, last = x, self.last
-    if order == 2 and t and self.same(self.lam[t - 1], self.lam[t]):
-      r = (ell[t] - ell[t - 1]) / h
-      step = (1 + 1 / (2 * r)) * x - 1 / (2 * r) * last if r >= 0.5 else x
-    self.last = x
-    z = self.first(z, step, self.lam[t], self.lam[t + 1], sde)
-    return z + self.spread(self.lam[t], self.lam[t + 1]) * self.noise[t + 1] * sde
-
-  @staticmethod
-  def first(z, x, lam, lam2, sde):
-    h = (lam2 - lam) / 2
-    a2, s, s2 = np.sqrt(sigmoid(lam2)), np.sqrt(sigmoid(-lam)), np.sqrt(sigmoid(-lam2))
-    if sde:
-      return s2 / s * np.exp(-h) * z + a2 * (1 - np.exp(-2 * h)) * x
-    return s2 / s * z - a2 * (np.exp(-h) - 1) * x
-
-  @staticmethod
-  def spread(lam, lam2):
-    return np.sqrt(sigmoid(-lam2)) * np.sqrt(1 - np.exp(lam - lam2))
-
-
 def noises(keys, n):
   normal = jax.vmap(
     jax.vmap(lambda k, i: jax.random.normal(jax.random.fold_in(k, i), (2,)), (0, None)), (None, 0)
@@ -387,63 +274,3 @@ def test_finite_and_clipped_over_all_of_lambda(form):
   lam = samplers.lambda_grid(4)
   x = np.asarray(draw(form, eps_fn, keys_of(np.arange(8)), (4,), lam, clip_x=True))
   assert np.all(np.abs(x) <= 1)
-
-
-SECTION = {'name': 'ddim', 'grid': 'edm', 'num_steps': 8, 'clip_x': True}
-
-
-@pytest.mark.parametrize(
-  'changes, field, remedy',
-  [
-    ({'name': 'euler'}, 'name', 'is none of ddpm, ddim, heun, dpmpp'),
-    ({'grid': 'karras'}, 'grid', 'is none of paper, linear, cosine, edm'),
-    ({'num_steps': 1}, 'num_steps', 'must be at least 2'),
-    ({'v': 0.3}, 'v', 'is no knob of ddim or edm or clip, which has eta, sigma_min'),
-    ({'grid': 'paper', 'rho': 7.0}, 'rho', 'is no knob of ddim or paper'),
-    ({'eta': 1.5}, 'eta', r'must be in \[0, 1\]'),
-    ({'eta': float('nan')}, 'eta', r'must be in \[0, 1\]'),
-    ({'eta': 'much'}, 'eta', 'must be of the type of 0.0'),
-    ({'grid': 'linear', 'num_steps': 45, 'subset': 'stride'}, 'num_steps', 'try 44'),
-    ({'name': 'dpmpp', 'order': 3}, 'order', 'is none of 1, 2'),
-    ({'name': 'dpmpp', 'order': True}, 'order', 'must be of the type of 2'),
-    ({'name': 'dpmpp', 'num_steps': 2}, 'num_steps', 'no history for order 2'),
-    ({'clip_x': False, 'quantile': 0.995}, 'quantile', 'set clip_x=true'),
-    ({'quantile': 2.0}, 'quantile', r'must be in \[0, 1\]'),
-    ({'name': 'heun', 's_churn': -1.0}, 's_churn', 'at least 0'),
-    ({'grid': 'edm', 'sigma_max': 1e6}, 'grid', 'not trained'),
-  ],
-)
-def test_bad_sections_are_one_line(changes, field, remedy):
-  ends = {'lambda_min': -20.0, 'lambda_max': 20.0}
-  assert list(samplers.problems(SECTION, ends)) == []
-  [(found, text)] = samplers.problems(SECTION | changes, ends)
-  assert found == field and '\n' not in text and re.search(remedy, text), text
-
-
-def test_no_two_knobs_of_one_section_have_one_name():
-  """Fields of `sample.sampler` go to the grid or the solver by name alone."""
-  for solver in samplers.SOLVERS.values():
-    for grid in schedules.GRIDS.values():
-      names = [
-        *samplers.COMMON,
-        *(n for f in (solver, grid, samplers.clip) for n in knobs.names(f)),
-      ]
-      assert len(set(names)) == len(names)
-
-
-def test_sample_takes_the_knobs_of_both():
-  def eps_fn(z, lam):
-    return 0.5 * z
-
-  keys = keys_of(np.arange(4))
-  settings = dict(num_steps=6, sampler='ddim', eta=0.5, grid='edm', rho=5.0, quantile=0.9)
-  a = samplers.sample(eps_fn, keys, (3,), **settings)
-  lam = samplers.lambda_grid(6, 'edm', rho=5.0)
-
-  def model(z, lam, memory):
-    eps = eps_fn(z, lam)
-    return Prediction(diffusion.predict_x(z, eps, lam), eps), memory
-
-  settings = dict(sampler='ddim', clip_x=True, eta=0.5, quantile=0.9)
-  b = samplers.sample_model(model, keys, (3,), lam, **settings)
-  np.testing.assert_array_equal(a, b)
