@@ -3,7 +3,7 @@
   python -m cfg_jax.plan --config configs/imagenet64.py
     [--plan.device=h100 --plan.devices=8 --plan.mfu=0.4]
 
-Nothing is allocated and no accelerator is needed: see `run_costs`. `mfu` is the share of the
+Nothing is allocated and no accelerator is needed: see `cost`. `mfu` is the share of the
 devices' peak that reaches the model: a small network reaches less, and so does one with remat,
 whose second forward pass the model does not need.
 """

@@ -146,24 +146,24 @@ def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data
   def start(workdir):
     return command('cfg_jax.sweep', *tiny_flags(workdir, data_dir, **changes))
 
-  files = [killed / 'jobs' / f'p_uncond={p}' / 'lock' for p in (0.1, 0.2, 0.5)]
+  claims = [killed / 'jobs' / f'p_uncond={p}' / 'lock' for p in (0.1, 0.2, 0.5)]
   launcher = start(killed)
-  wait_until(lambda: any(map(locks.holder, files)))
+  wait_until(lambda: any(map(locks.holder, claims)))
   time.sleep(random.uniform(0, 5))
   launcher.kill()
   launcher.communicate()
-  at_work = [lock for lock in files if locks.held(lock)]
+  at_work = [lock for lock in claims if locks.held(lock)]
   drawn = {p: p.stat().st_mtime_ns for p in killed.glob('*/samples/**/*.npz')}
 
   launcher = start(killed)
   if at_work:  # its worker outlived it, and is waited for
-    assert at_work == files[:1]
-    wait_until(lambda: not locks.held(files[0]))
+    assert at_work == claims[:1]
+    wait_until(lambda: not locks.held(claims[0]))
     assert submissions(killed)['p_uncond=0.1/all'] == 1
-  wait_until(lambda: locks.holder(files[1]))
+  wait_until(lambda: locks.holder(claims[1]))
   time.sleep(random.uniform(0, 5))
   name, worker = next(
-    (f'{lock.parent.name}/all', pid) for lock in files if (pid := locks.holder(lock))
+    (f'{lock.parent.name}/all', pid) for lock in claims if (pid := locks.holder(lock))
   )
   os.kill(worker, signal.SIGKILL)
   out, err = launcher.communicate(timeout=500)
@@ -175,7 +175,7 @@ def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data
   expected = {f'p_uncond={p}/all': 1 for p in (0.1, 0.2, 0.5)}
   assert submissions(killed) == expected | {name: 2}
   assert {p: p.stat().st_mtime_ns for p in drawn} == drawn  # nothing was drawn again
-  for lock in files:
+  for lock in claims:
     assert (killed / lock.parent.name / 'evals.jsonl').read_text().count('\n') == 41
 
   launcher = start(straight)
