@@ -15,6 +15,7 @@ from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.data import batches as data
 from cfg_jax.data import registry as datasets
 from cfg_jax.generate import draw as generate
+from cfg_jax.generate.store import sample_sets
 from tests.conftest import command, run, tiny_flags
 from tests.generate.test_draw import images_of
 from tests.train.test_loop import logged, wait_for
@@ -102,7 +103,7 @@ def test_two_processes_draw_what_one_draws(two, tmp_path):
   step = generate.generate(config, tmp_path)
   outcome = run_all('cfg_jax.generate', '--workdir', str(two))
   assert [status for status, *_ in outcome] == [0, 0], outcome
-  for sample_set in generate.sample_sets(config, step):
+  for sample_set in sample_sets(config.sample, step):
     a, b = (images_of(w, sample_set, 20).astype(int) for w in (tmp_path, two))
     assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01
   assert (two / sample_set.path / '..' / 'grid.png').exists()
