@@ -61,7 +61,7 @@ def samples(given: flags.FlagValues, path: str) -> None:
       path,
       given.reference,
       _extractor(given),
-      num_samples=given.num_samples and int(given.num_samples),
+      num_samples=given.num_samples,
       quantisation=given.quantisation,
       resume=beside.with_name(f'{beside.name}.unfinished') if can_write else None,
     )

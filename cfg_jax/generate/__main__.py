@@ -28,7 +28,7 @@ def define_sample_flags() -> None:
   flags.DEFINE_string('workdir', None, 'The run, as cfg_jax.train left it.')
   flags.DEFINE_integer('step', None, 'The checkpoint; by default the newest intact one.')
   flags.DEFINE_string('w', None, 'Guidance strengths: short for --set sample.guidance.w=0,0.5,1.')
-  flags.DEFINE_string('num_samples', None, 'Short for --set sample.num_samples=….')
+  flags.DEFINE_integer('num_samples', None, 'Short for --set sample.num_samples=….')
   command.define_set_flag()
 
 

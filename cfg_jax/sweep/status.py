@@ -57,8 +57,11 @@ def _training(folder, train):
   if not lines:
     return 0, ''
   last = lines[-1]
-  seconds = (train.num_steps - last['step']) * train.batch_size / last['images_per_s']
-  return last['step'], f'loss {last["loss"]:.3f}, {seconds:.0f} s left'
+  note = f'loss {last["loss"]:.3f}'
+  if 'images_per_s' in last:  # not where the line is of the step alone that was compiled
+    seconds = (train.num_steps - last['step']) * train.batch_size / last['images_per_s']
+    note += f', {seconds:.0f} s left'
+  return last['step'], note
 
 
 def missing(folder: Path, sampling: Sampling, indices: range) -> bool:

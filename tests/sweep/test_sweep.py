@@ -46,6 +46,16 @@ def test_a_status_counts_what_is_left(tiny, tmp_path):
   assert not status.missing(folder, model.samplings[1], second.part_of(20))
 
 
+def test_a_run_that_has_logged_the_step_it_compiled_alone_has_no_time_left_yet(tiny, tmp_path):
+  [model] = grid.runs_of(tiny, {'method.p_uncond': [0.1]})
+  log = tmp_path / model.name / 'metrics.jsonl'
+  log.parent.mkdir(parents=True)
+  for rate, note in (('', 'loss 1.000'), (', "images_per_s": 8.0', 'loss 1.000, 22 s left')):
+    log.write_text(f'{{"step": 1, "loss": 1.0{rate}}}\n')
+    found = status.read(tmp_path, model)
+    assert (found.step, found.note) == (1, note)
+
+
 STATUS = status.Status(3, 12, 'loss 1', False, 0, 40, 160, 0, 2)
 
 
