@@ -16,6 +16,7 @@ from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.data import kinds, registry
+from cfg_jax.equations.guidance import rules
 from cfg_jax.generate.store import SampleSet, sample_sets
 from cfg_jax.generate.upgrade import upgrade
 from cfg_jax.methods import drawing
@@ -87,8 +88,9 @@ def _draw(config, workdir, missing, params, mesh, total):
         first = stop
     progress.update(len(batch), f'w={batch[-1][0].w:g}')
 
-  unguided = [(s, i) for s, i in missing if s.w == 0]  # by themselves: they skip the ∅ half
-  guided = [(s, i) for s, i in missing if s.w != 0]
+  unguided, guided = [], []  # by themselves: the unguided skip the ∅ half
+  for item in missing:
+    (unguided if rules.unguided({'w': item[0].w}) else guided).append(item)
   running = None
   for items in (unguided, guided):
     for k in range(0, len(items), batch_size):

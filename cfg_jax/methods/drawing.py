@@ -55,7 +55,7 @@ def to_uint8(x: jax.Array) -> jax.Array:
 
 def check_guidance(config: ml_collections.ConfigDict, w: Sequence[float]) -> None:
   """Raises UserError where one of w needs ∅, and the network has never seen it."""
-  if config.method.p_uncond == 0 and any(w):
+  if config.method.p_uncond == 0 and not all(rules.unguided({'w': x}) for x in w):
     raise UserError(
       f'sample.guidance.w={tuple(w)} guides with ∅, which this network has never seen '
       '(method.p_uncond=0): use --w 0.'

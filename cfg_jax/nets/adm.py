@@ -9,8 +9,9 @@ Takes the class-conditional `64x64_diffusion.pt` and `128x128_diffusion.pt` of D
 
 - It was trained on 1000 discrete times. `model.lambda_embedding` maps λ to them, and λ_min and
   λ_max become the ends of its schedule.
-- Its last three outputs, for the variance, are dropped: Algorithm 2 has a variance of its own. So
-  samples come from ADM's ε, but not from ADM's sampler.
+- Its last three outputs, for the variance, are dropped: Algorithm 2 has a variance of its own. Its
+  times are the grids `cosine` (64×64) and `linear` (128×128) of `sample.sampler`, where `ddpm` has
+  DDPM's two fixed variances, and `ddim` is ADM's fast sampler.
 - It has no ∅. The row for ∅ is the mean of the classes' rows: nobody trained it, the run's config
   says so with method.p_uncond = 0, and `generate` therefore refuses every w but 0.
 """

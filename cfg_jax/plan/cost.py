@@ -180,6 +180,14 @@ def _loss(config: ml_collections.ConfigDict) -> Callable:
 
 
 def _abstract_params(config: ml_collections.ConfigDict) -> dict:
+  """The shapes of the parameters, which do not depend on remat."""
+  return _params_of(
+    ml_collections.FrozenConfigDict(config_lib.change(config, ['model.remat=false']))
+  )
+
+
+@functools.cache  # seconds for a large network, and each part of a plan asks for them
+def _params_of(config: ml_collections.FrozenConfigDict) -> dict:
   return jax.eval_shape(functools.partial(_method(config).init, config.seed)).params
 
 
