@@ -41,7 +41,7 @@ def held(path: Path) -> bool:
 def holder(path: Path) -> int | None:
   """The id of the process that holds the lock at path, if it is on this machine."""
   pid, _, host = path.read_text().partition(' ') if held(path) else ('', '', '')
-  return int(pid) if host == socket.gethostname() else None
+  return int(pid) if pid.isdecimal() and host == socket.gethostname() else None
 
 
 def _lock(file, kind):

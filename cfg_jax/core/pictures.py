@@ -1,6 +1,7 @@
 """Many images as one picture, and a picture as a PNG."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -36,3 +37,13 @@ def png(picture: np.ndarray, optimize: bool = False) -> bytes:
   image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
   image.save(buffer, 'png', optimize=optimize)
   return buffer.getvalue()
+
+
+def is_whole(path: Path) -> bool:
+  """Whether there is a picture at path, whose checksums are right."""
+  try:
+    with Image.open(path) as image:
+      image.load()
+      return True
+  except (OSError, SyntaxError, ValueError, EOFError):
+    return False

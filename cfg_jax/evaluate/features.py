@@ -182,7 +182,7 @@ def _load(path: Path, made_with: dict) -> Features:
     spatial = moments[1] if len(moments) > 1 else None
     fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
     found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
-  except files.NPZ_DAMAGE as error:
+  except (*files.NPZ_DAMAGE, TypeError) as error:
     raise UserError(f'{path} is damaged ({error}); remove it to start over.') from None
   if settings_then != made_with:
     raise UserError(f'{path} is of {settings_then}, not {made_with}; remove it to start over.')

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
 from cfg_jax.evaluate import features, references
@@ -40,7 +41,7 @@ def make(
   if what not in registry.DATASETS and Path(what).exists():
     images, dataset = open_images(what), {'dataset': str(what)}
   else:
-    images, dataset = dataset_images(str(what), Path(data_dir).expanduser(), split)
+    images, dataset = dataset_images(str(what), files.expand(data_dir), split)
   found = _features(images, extractor, out.with_name(f'{out.name}.unfinished'))
   settings = features.settings(extractor) | dataset | {'pixels_sha256': found.fingerprint}
   if quantisation:

@@ -1,13 +1,16 @@
 """samples → evals.jsonl: a line for every sample set of a run, each number with its provenance."""
 
+import contextlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import files
+from cfg_jax.core import evals, files, locks
 from cfg_jax.core.progress import Progress
 from cfg_jax.core.versions import VERSION
 from cfg_jax.evaluate import features, make_reference, scoring
@@ -35,35 +38,46 @@ def evaluate(
   workdir, n = Path(workdir), config.sample.num_samples
   features.check_enough(n, f'num_samples={n}')
   config_lib.check_unchanged(config, workdir / 'config.json')  # a line tells of the run's own
-  upgrade(workdir)
-  path = workdir / 'evals.jsonl'
-  lines = files.read_jsonl(path)
-  extractor = extractor or EXTRACTORS[config.evaluate.extractor]()
-  settings = features.settings(extractor) | {'quantisation': 'round'}
-  if reference_path:
-    reference = make_reference.read_or_make(reference_path, extractor, settings)
-  else:
-    data_dir = Path(config.data.dir).expanduser()
-    reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
-  conditions = scoring.conditions(settings, reference)
-  known = [{k: v for k, v in line.items() if k not in ('distance', 'metrics')} for line in lines]
-  todo = []
-  for sample_set in sample_sets(config.sample, step):
-    line = _as_read(_provenance(config, workdir, sample_set) | conditions)
-    if line not in known:
-      todo.append((sample_set, line))
-  if not todo:
-    return
-  progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
-  for sample_set, line in todo:
-    found, labels = _features(workdir, sample_set, n, extractor, progress)
-    has_labels = extractor.labels_of == config.data.name
-    line |= scoring.results(found, reference, extractor, labels if has_labels else None)
-    lines.append(line)
-    files.write_text(path, files.json_lines(lines))
-    shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
-    print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
-  progress.done()
+  with _alone(workdir):
+    upgrade(workdir)
+    path = workdir / 'evals.jsonl'
+    lines = evals.read(path)
+    extractor = extractor or EXTRACTORS[config.evaluate.extractor]()
+    settings = features.settings(extractor) | {'quantisation': 'round'}
+    if reference_path:
+      reference = make_reference.read_or_make(reference_path, extractor, settings)
+    else:
+      data_dir = files.expand(config.data.dir)
+      reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
+    conditions = scoring.conditions(settings, reference)
+    known = [{k: v for k, v in line.items() if k not in ('distance', 'metrics')} for line in lines]
+    todo = []
+    for sample_set in sample_sets(config.sample, step):
+      line = _as_read(_provenance(config, workdir, sample_set) | conditions)
+      if line not in known:
+        todo.append((sample_set, line))
+    if not todo:
+      return
+    progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
+    for sample_set, line in todo:
+      found, labels = _features(workdir, sample_set, n, extractor, progress)
+      has_labels = extractor.labels_of == config.data.name
+      line |= scoring.results(found, reference, extractor, labels if has_labels else None)
+      lines.append(line)
+      evals.write(path, lines)
+      shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
+      print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
+    progress.done()
+
+
+@contextlib.contextmanager
+def _alone(workdir: Path) -> Iterator[None]:
+  """Waits until no other process evaluates the run: each writes evals.jsonl as a whole."""
+  lock = workdir / 'evaluate.lock'
+  if locks.held(lock):
+    print(f'evaluate {workdir.name}: waits for another process that evaluates it', flush=True)
+  with locks.claim(lock, seconds=math.inf):
+    yield
 
 
 def _as_read(line: dict) -> dict:

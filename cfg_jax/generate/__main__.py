@@ -14,7 +14,9 @@ import ml_collections
 from absl import flags
 
 from cfg_jax.core import command, processes, runtime
+from cfg_jax.core import config as config_lib
 from cfg_jax.generate.draw import generate
+from cfg_jax.methods.owners import OWNERS
 
 
 def define_flags() -> None:
@@ -46,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
   """The command."""
   del argv
   config = config_of_flags()
+  config_lib.check(config, OWNERS, 1)
   processes.start_by_flags()
   runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   generate(config, Path(flags.FLAGS.workdir), flags.FLAGS.step)

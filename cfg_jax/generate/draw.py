@@ -11,7 +11,7 @@ import numpy as np
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import files, pictures, processes, sharding
+from cfg_jax.core import files, memory, pictures, processes, sharding
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
@@ -51,7 +51,7 @@ def generate(
     total = len(wanted) * len(sets) - len(missing) + len(share)
     _draw(config, workdir, share, params, mesh, total)
   processes.barrier('all is drawn')
-  complete = indices is None and (missing or not grid_path(sets, workdir).exists())
+  complete = indices is None and (missing or not pictures.is_whole(grid_path(sets, workdir)))
   if complete and processes.is_first():
     write_grid(sets, workdir, n, registry.of(config.data).num_classes)
   return step
@@ -108,7 +108,15 @@ def load_params(
   """(step, parameters) of the newest intact checkpoint, or of `step`; EMA as config says."""
   method = methods.make(config, mesh)
   params = jax.eval_shape(functools.partial(method.init, config.seed)).params
-  name = 'ema' if config.sample.ema else 'params'
+  sample = config.sample
+  memory.check(
+    params,
+    sample.batch_size // jax.process_count(),
+    registry.of(config.data).image_shape,
+    config.model.channels,
+    f'sample.batch_size={sample.batch_size}',
+  )
+  name = 'ema' if sample.ema else 'params'
   wanted = {'step': jax.ShapeDtypeStruct((), jnp.int32), name: params}
   checkpoints = Checkpoints(workdir)
   restored = checkpoints.restore(sharding.abstract(wanted, sharding.replicated(mesh)), step)

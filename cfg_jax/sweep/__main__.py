@@ -18,9 +18,11 @@ import ml_collections
 from absl import flags
 
 from cfg_jax import papers
-from cfg_jax.core import command, locks
+from cfg_jax.core import command, fields, locks
 from cfg_jax.core import config as config_lib
+from cfg_jax.core.checkpoint import check_path
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.fields import Field
 from cfg_jax.data import registry
 from cfg_jax.generate.upgrade import upgrade
 from cfg_jax.plan import cost, devices
@@ -34,6 +36,10 @@ from cfg_jax.sweep.slurm import Slurm
 SLURM = {'nodes': 1, 'tasks_per_node': 1, 'timeout_min': 24 * 60}
 SLURM |= dict.fromkeys(('partition', 'account', 'qos', 'constraint', 'gpus_per_node'))
 SLURM |= dict.fromkeys(('cpus_per_task', 'mem_gb', 'array_parallelism'))
+NUMBERS = dict.fromkeys(('nodes', 'tasks_per_node', 'timeout_min'), Field(int, 1, 10**6))
+NUMBERS |= {'cpus_per_task': Field(int, 1, 10**6, optional=True)}
+NUMBERS |= {'mem_gb': Field(float, 0, 10**6, optional=True)}
+NUMBERS |= {'array_parallelism': Field(int, 1, 10**6, optional=True)}
 
 
 def define_flags(config: str | None = None, axes: Sequence[str] = papers.DEFAULT.grid) -> None:
@@ -110,6 +116,7 @@ def sweep(shows_cost: bool = False) -> Path:
   directory are wrong, and SystemExit with 1 where a job did not come to its end.
   """
   given, workdir = flags.FLAGS, Path(flags.FLAGS.workdir).absolute()
+  check_path(workdir)
   config, axes = of_flags()
   runs = grid.runs_of(config, axes)
   for run in runs:
@@ -120,6 +127,8 @@ def sweep(shows_cost: bool = False) -> Path:
   grid.check_workdir(workdir, config, axes, runs)
   if given.cluster == 'slurm':
     options = config_lib.change(ml_collections.ConfigDict(SLURM), given.slurm)
+    for name, remedy in fields.problems({k: options[k] for k in NUMBERS}, NUMBERS):
+      raise UserError(f'--slurm.{name}={options[name]} {remedy}.')
     parts = given.parts or options.nodes
     cluster = Slurm(workdir, options.to_dict(), parts)
   else:

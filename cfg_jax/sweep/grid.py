@@ -63,6 +63,8 @@ def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
     if isinstance(like, tuple | list):
       raise UserError(f'--grid {field}: an axis takes single values, and this is a list.')
     axes[field] = [config_lib.parse(value, like, field) for value in values.split(',')]
+    if field == 'step' and not all(isinstance(v, int) and v > 0 for v in axes[field]):
+      raise UserError(f'--grid {text}: steps of checkpoints are whole numbers from 1.')
     if any('/' in str(value) for value in axes[field]):
       raise UserError(f'--grid {text}: a value with / cannot be part of a folder name.')
   if not axes:
@@ -77,13 +79,15 @@ def runs_of(config: ml_collections.ConfigDict, axes: Axes) -> list[Run]:
   """
   config = copy.deepcopy(config)
   axes = dict(axes)
-  config.sample.guidance.w = tuple(axes.pop(W, config.sample.guidance.w))
+  config_lib.assign(config, W, tuple(axes.pop(W, config_lib.get(config, W))))
+  config_lib.check(config, OWNERS, 1)
   of_sampling = [f for f in axes if f == 'step' or f.startswith(('sample.', 'evaluate.'))]
   of_training = [f for f in axes if f not in of_sampling]
   runs = []
   for values in itertools.product(*(axes[f] for f in of_training)):
     model = copy.deepcopy(config)
-    model.update_from_flattened_dict(dict(zip(of_training, values)))
+    with model.ignore_type():  # whether 1.5 steps will do is known to the section's owner
+      model.update_from_flattened_dict(dict(zip(of_training, values)))
     samplings = []
     for settings in itertools.product(*(axes[f] for f in of_sampling)):
       changes = dict(zip(of_sampling, settings))
@@ -145,7 +149,7 @@ def check_workdir(
 def write(workdir: Path, config: ml_collections.ConfigDict, axes: Axes) -> None:
   """Records the sweep in workdir/sweep.json."""
   record = {'config': json.loads(config.to_json()), 'grid': axes}
-  files.write_json(workdir / 'sweep.json', record)
+  files.write_json(workdir / 'sweep.json', files.seal(record))
 
 
 def read(workdir: Path) -> tuple[ml_collections.ConfigDict, Axes]:
@@ -153,7 +157,7 @@ def read(workdir: Path) -> tuple[ml_collections.ConfigDict, Axes]:
   path = workdir / 'sweep.json'
   if not path.exists():
     raise UserError(f'--config is missing, and --workdir={workdir} holds no sweep ({path.name}).')
-  config, axes = config_lib.read(path), files.read_json(path).get('grid')
+  config, axes = config_lib.read(path), config_lib.read_record(path).get('grid')
   if not isinstance(axes, dict):
     raise UserError(f'{path} is damaged (no grid): give --config and --grid, which write it again.')
   return config, {new_field(field): values for field, values in axes.items()}

@@ -76,7 +76,7 @@ def test_every_line_has_its_provenance_and_is_written_once(evaluated):
   samples = [line['settings']['sample'] for line in found]
   assert [sample['guidance']['w'] for sample in samples] == list(config.sample.guidance.w)
   for line, sample, sample_set in zip(found, samples, sample_sets(config.sample, step)):
-    assert line['version'] == 2 and line['run'] == workdir.name and line['dataset'] == 'digits'
+    assert line['version'] == 3 and line['run'] == workdir.name and line['dataset'] == 'digits'
     assert line['step'] == step and line['seed'] == 0 and line['n'] == config.sample.num_samples
     assert line['settings']['method'] == {'name': 'classifier_free', 'p_uncond': 0.1}
     assert sample['sampler'] == config.sample.sampler.to_dict()

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cfg_jax.core import command
+from cfg_jax.core import command, files
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry as datasets
 from cfg_jax.data.prepare import classics, imagenet, sources, writing
@@ -47,8 +47,10 @@ def prepare(
   if workers < 1:
     raise UserError(f'workers={workers} must be at least 1')
   try:
-    described = describe(name, source.expanduser(), split, size)
-    return writing.write(described, data_dir.expanduser() / name / writing.VERSION, workers=workers)
+    described = describe(name, files.expand(source), split, size)
+    return writing.write(
+      described, files.expand(data_dir) / name / writing.VERSION, workers=workers
+    )
   except OSError as error:  # no such file, no permission, no space
     raise UserError(str(error)) from error
 

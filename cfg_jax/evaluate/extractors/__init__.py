@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import ml_collections
 
+from cfg_jax.core import fields
 from cfg_jax.core.config import Context, Problems
+from cfg_jax.core.fields import Field
 from cfg_jax.evaluate.features import Extractor
 
 
@@ -26,5 +28,7 @@ EXTRACTORS: dict[str, Callable[..., Extractor]] = {'digits': _digits, 'inception
 def problems(evaluate: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `evaluate`: (field, remedy)."""
   del context
-  if evaluate.extractor not in EXTRACTORS:
+  wrong = list(fields.problems(evaluate, {'extractor': Field(str)}))
+  yield from wrong
+  if not wrong and evaluate.extractor not in EXTRACTORS:
     yield 'extractor', f'must be {" or ".join(map(repr, EXTRACTORS))}'
