@@ -18,8 +18,8 @@ from cfg_jax.core import files, processes, sharding, versions
 from cfg_jax.core.errors import UserError
 
 
-class LackingArray(ValueError):
-  """A checkpoint that never held an array asked for: imported runs hold EMA weights only."""
+class LackingArray(UserError):
+  """A checkpoint that never held an array asked for, or of another shape; it is not damaged."""
 
 
 def steps_on_disk(workdir: Path) -> list[int]:
@@ -139,6 +139,7 @@ class Checkpoints:
     missing = sorted(set(there.values()) - saved.keys())
     if missing:
       raise LackingArray(f'{self._folder / str(step)} was saved without {missing[0]}.')
+    shapes = {there[name]: tuple(wanted.shape) for name, wanted in flat.items()}
     # Complete and on the host, in every process: so all of them see the same damage.
     arrays = self._manager.restore(
       step,
@@ -153,6 +154,12 @@ class Checkpoints:
     for name, digest in digests(arrays).items():
       if digest != saved[name]:
         raise UserError(f'the bytes of {name} are not those that were saved')
+    for name, shape in shapes.items():
+      if arrays[name].shape != shape:
+        raise LackingArray(
+          f'{self._folder / str(step)} holds {name} of {arrays[name].shape}, not {shape}: it is of '
+          'another network.'
+        )
     leaves = [sharding.place(arrays[there[name]], wanted.sharding) for name, wanted in flat.items()]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves), record['extra']
 

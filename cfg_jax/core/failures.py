@@ -8,8 +8,10 @@ import errno
 import logging as python_logging
 import os
 import re
+import sys
 import threading
 import traceback
+import warnings
 from typing import NamedTuple
 
 from absl import logging
@@ -106,6 +108,16 @@ def hush_libraries() -> None:
     shown = logging.get_absl_handler()
     shown.addFilter(lambda record: record.name.startswith('cfg_jax'))
     threading.excepthook = _of_thread
+    warnings.showwarning = _warn
+
+
+def _warn(message, category, filename, lineno, file=None, line=None):
+  """What this package warns of is shown, in one line; what others do is for the log."""
+  if 'cfg_jax' in filename:
+    print(f'{message}', file=sys.stderr)
+  else:
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    python_logging.getLogger('absl').error('%s', text)
 
 
 def _of_thread(args):

@@ -1,6 +1,7 @@
 """Files as every stage writes and reads them: complete or not at all, and JSON by the line."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -33,6 +34,14 @@ def check_folder(path: str | Path, flag: str = 'workdir') -> None:
     raise UserError(f'--{flag}={path} is {what}: name a folder.')
 
 
+def make_folder(path: Path) -> None:
+  """Makes a folder, and those above it, where there is none."""
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except FileNotFoundError:  # as /proc says it
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path)) from None
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path, mode: str = 'wb') -> Iterator[IO]:
   r"""A file to write, which appears at `path` only once it is complete and on the disk.
@@ -41,7 +50,7 @@ def atomic(path: str | Path, mode: str = 'wb') -> Iterator[IO]:
   writing fails nothing is left; if the process is killed, a file whose name ends in '.part'.
   """
   path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_folder(path.parent)
   part = path.with_name(f'{path.name}.{os.getpid()}.part')
   text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': ''}
   try:

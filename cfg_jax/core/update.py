@@ -105,9 +105,9 @@ def in_microbatches(gradient: Callable, n: int) -> Callable:
 
 def problems(train: ml_collections.ConfigDict, context: config_lib.Context) -> config_lib.Problems:
   """What is wrong with the config's section `train`: (field, remedy)."""
-  wrong = list(fields.problems(train, FIELDS))
-  yield from wrong
-  if wrong:
+  wrong = dict(fields.problems(train, FIELDS))
+  yield from wrong.items()
+  if wrong.keys() & {'batch_size', 'microbatches'}:
     return
   for remedy in fields.splits(train.batch_size, context.num_devices):
     yield 'batch_size', remedy

@@ -139,7 +139,8 @@ def _npz_header(path: Path) -> tuple[str, tuple[int, ...]]:
       name = next((n for n in ('arr_0', 'images') if n in names), names[0])
       with archive.open(f'{name}.npy') as file:
         shape, fortran, dtype = _array_header(file)
-      if math.prod(shape) * dtype.itemsize > archive.getinfo(f'{name}.npy').file_size:
+      promised = 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
+      if promised > archive.getinfo(f'{name}.npy').file_size:
         raise ValueError(f'{name} promises {shape} and holds less')
   except NPZ_DAMAGE as error:
     raise UserError(f'{path} is damaged or no .npz file: {error}') from None

@@ -78,6 +78,7 @@ def read(path: str | Path) -> Reference:
     _check_digest(arrays)
     arrays = {k: _checked(k, v) if k in _FLOATS else v for k, v in arrays.items()}
     settings = dict(json.loads(str(arrays.get('settings', '{}'))))
+    settings.pop('version', None)
     spatial = (arrays['mu_s'], arrays['sigma_s']) if 'mu_s' in arrays else None
     n = int(arrays['n']) if 'n' in arrays else None
     for mean, cov in ((arrays['mu'], arrays['sigma']), *([spatial] if spatial else [])):

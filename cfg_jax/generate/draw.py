@@ -38,6 +38,7 @@ def generate(
   """
   config_lib.check(config, OWNERS, jax.device_count())
   drawing.check_guidance(config, config.sample.guidance.w)
+  config_lib.check_unchanged(config, Path(workdir) / 'config.json')
   if processes.is_first():
     upgrade(workdir)
   mesh = sharding.data_mesh(jax.local_devices())

@@ -67,9 +67,11 @@ def describe(name: str, path: Path, split: str | None, size: int | None) -> sour
   if name not in datasets.DATASETS:
     if not re.fullmatch('[a-z][a-z0-9_]*', name):
       raise UserError(f'{name!r} cannot name a data set: use lower-case letters, digits and _')
-    if size is None or size < 1:
+    if size is None or not 1 <= size <= 4096:
       known = ', '.join(datasets.DATASETS)
-      raise UserError(f'{name} is none of {known}: for a data set of your own give --size, as 64')
+      raise UserError(
+        f'{name} is none of {known}: for a data set of your own give --size, as 64, at most 4096'
+      )
     return sources.folder_source(path, split or 'train', size)
   if size is not None:
     raise UserError(f'--size={size} is for data sets of your own: {name} has its size')

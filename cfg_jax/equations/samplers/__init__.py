@@ -21,6 +21,7 @@ from cfg_jax.equations.samplers.heun import heun
 from cfg_jax.equations.schedules import GRIDS
 
 SOLVERS: dict[str, Callable] = {'ddpm': ddpm, 'ddim': ddim, 'heun': heun, 'dpmpp': dpmpp}
+KINDS = {bool: 'true or false', int: 'a whole number', str: 'text'}
 # Of `sample.sampler`, each with a value of its type; all others are knobs.
 COMMON = {'name': 'ddpm', 'grid': 'paper', 'num_steps': 256, 'clip_x': True}
 
@@ -162,7 +163,7 @@ def problems(
   ends: lambda_min and lambda_max of the model.
   """
   wrong = [
-    (field, f'must be of the type of {like!r}' if field in section else 'is lacking')
+    (field, f'must be {KINDS[type(like)]}' if field in section else 'is lacking')
     for field, like in COMMON.items()
     if not knobs_lib.is_like(section.get(field), like)
   ]
