@@ -108,6 +108,7 @@ def hush_libraries() -> None:
     shown = logging.get_absl_handler()
     shown.addFilter(lambda record: record.name.startswith('cfg_jax'))
     threading.excepthook = _of_thread
+    sys.unraisablehook = _of_thread  # of a library's own clearing up
     warnings.showwarning = _warn
 
 
@@ -121,6 +122,6 @@ def _warn(message, category, filename, lineno, file=None, line=None):
 
 
 def _of_thread(args):
-  """A thread's error: whoever waits for the thread is told; the rest is for the log."""
+  """An error that nobody catches: whoever waits for its thread is told; the rest is for the log."""
   text = ''.join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
   python_logging.getLogger('absl').error('%s', text)

@@ -1,6 +1,7 @@
 """References of our own: of a data set, made on first use, or of any images."""
 
 import dataclasses
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def of_dataset(name: str, data_dir: Path, split: str, extractor: Extractor) -> R
     if not path.exists():
       make(name, path, extractor, data_dir=data_dir, split=split)
   except OSError as error:
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+      raise
     raise UserError(
       f'{path} cannot be made ({error}): use cfg_jax.evaluate reference {name} --out=FILE.npz, '
       'and give that file as --reference.'

@@ -14,6 +14,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from cfg_jax.core import config as config_lib
 from cfg_jax.core.config import flat
 from cfg_jax.core.files import write_text
 from cfg_jax.report import cells as cells_lib
@@ -198,10 +199,9 @@ def _configs(results: Results) -> list[dict]:
   """Every setting of every run that has a config."""
   out = []
   for run, folder in results.runs.items():
-    try:
-      config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+    if not (folder / 'config.json').exists():
       continue  # a run evaluated elsewhere has none
+    config = config_lib.read_record(folder / 'config.json')
     values = [(k, format_value(v)) for k, v in flat(config).items()]
     out.append({'run': run, 'values': values})
   return out
