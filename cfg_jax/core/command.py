@@ -16,7 +16,7 @@ import ml_collections
 from absl import app, flags
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import failures
+from cfg_jax.core import config_file, failures
 from cfg_jax.core.errors import UserError
 
 # --config.FIELD=VALUE is --set FIELD=VALUE, and --slurm.FIELD=VALUE is --slurm FIELD=VALUE.
@@ -61,7 +61,7 @@ def define_config_flags(default: str | None = None, required: bool = True) -> No
 
 def config_of_file() -> ml_collections.ConfigDict:
   """The config that --config names, changed as --set says; UserError where either is wrong."""
-  return config_lib.change(config_lib.of_file(flags.FLAGS.config), flags.FLAGS.set)
+  return config_lib.change(config_file.read(flags.FLAGS.config), flags.FLAGS.set)
 
 
 def config_of_run(changes: Sequence[str] = ()) -> ml_collections.ConfigDict:

@@ -1,4 +1,4 @@
-"""Configs: read from a file or a run, changed by FIELD=VALUE, checked, recorded and compared.
+"""Configs: of a run on disk, changed by FIELD=VALUE, checked, recorded and compared.
 
 A config names its parts (`method.name`, `sample.sampler.name`, …). What a section may say is known
 to its owner alone, a function
@@ -10,9 +10,7 @@ and each stage lists the owners of the sections that it reads in its `OWNERS`.
 
 import difflib
 import importlib.metadata
-import importlib.util
 import json
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,34 +53,6 @@ Problems = Iterator[tuple[str, str]]  # (field of the section, what is wrong and
 Owner = Callable[[ml_collections.ConfigDict, Context], Problems]
 
 
-def of_file(path: str | Path) -> ml_collections.ConfigDict:
-  """What `get_config()` of a Python file returns, locked; UserError where it cannot be read."""
-  path = Path(path)
-  if not path.is_file():
-    raise UserError(f'--config={path} cannot be read; the configs are in configs/.')
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  if spec is None:
-    raise UserError(f'--config={path} is not a Python file; see configs/digits.py.')
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    config = module.get_config() if hasattr(module, 'get_config') else None
-  except Exception as error:  # whatever the user's own lines raise
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame.lineno for frame in frames if frame.filename == str(path)]
-    line = own[-1] if own else getattr(error, 'lineno', None)
-    where = f', line {line}' if line else ''
-    raise UserError(f'--config={path}{where}: {type(error).__name__}: {error}.') from None
-  if not isinstance(config, ml_collections.ConfigDict):
-    what = 'no get_config()' if config is None else 'a get_config() that returns no ConfigDict'
-    raise UserError(f'--config={path} has {what}; see configs/digits.py.')
-  try:
-    resolved = config.copy_and_resolve_references().to_dict()
-  except Exception as error:
-    raise UserError(f'--config={path}: {error}; see configs/digits.py.') from None
-  return _locked(migrate(resolved, str(path)))
-
-
 def of_run(workdir: str | Path) -> ml_collections.ConfigDict:
   """The config that a run recorded, locked; UserError where there is no run."""
   path = Path(workdir) / 'config.json'
@@ -93,7 +63,7 @@ def of_run(workdir: str | Path) -> ml_collections.ConfigDict:
 
 def read(path: Path) -> ml_collections.ConfigDict:
   """The config that a JSON file of ours records, locked; UserError where the file is damaged."""
-  return _locked(migrate(read_record(path)['config'], str(path)))
+  return locked(migrate(read_record(path)['config'], str(path)))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -277,7 +247,8 @@ def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return items
 
 
-def _locked(resolved: dict) -> ml_collections.ConfigDict:
+def locked(resolved: dict) -> ml_collections.ConfigDict:
+  """A config of plain dicts, lists being tuples."""
   return ml_collections.ConfigDict(_tuples(resolved), convert_dict=True).lock()
 
 
