@@ -59,7 +59,7 @@ def told(error: BaseException) -> Told | None:
       where = re.search(r'(?<![\w.])/[^\s"\':;,\]]+', text)
       where = where and where[0]
     if why:
-      details = '' if cause is error else _details(error)
+      details = '' if error is cause and isinstance(cause, OSError) else _details(error)
       return Told(f'{where or "a file"}: {why}. {REMEDY}{details}', 1)
   return None
 
@@ -75,8 +75,7 @@ def _chain(error):
 
 def _details(error: BaseException) -> str:
   """Writes the traceback into the log file; a sentence that names it, if it can be written."""
-  text = ''.join(traceback.format_exception(error))
-  python_logging.getLogger('absl').error('%s', text)
+  _keep(''.join(traceback.format_exception(error)))
   return f' Details: {LOG.baseFilename}' if LOG and os.path.exists(LOG.baseFilename) else ''
 
 
@@ -92,6 +91,12 @@ class _Log(python_logging.FileHandler):
 
 
 LOG: _Log | None = None
+
+
+def _keep(text):
+  """Writes a text into the log file."""
+  if LOG:
+    LOG.emit(python_logging.makeLogRecord({'msg': text}))
 
 
 def hush_libraries() -> None:
@@ -117,11 +122,9 @@ def _warn(message, category, filename, lineno, file=None, line=None):
   if 'cfg_jax' in filename:
     print(f'{message}', file=sys.stderr)
   else:
-    text = warnings.formatwarning(message, category, filename, lineno, line)
-    python_logging.getLogger('absl').error('%s', text)
+    _keep(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _of_thread(args):
   """An error that nobody catches: whoever waits for its thread is told; the rest is for the log."""
-  text = ''.join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
-  python_logging.getLogger('absl').error('%s', text)
+  _keep(''.join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)))

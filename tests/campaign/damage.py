@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.campaign import warm
-from tests.campaign.kills import many_shards, pictures, sweep_flags
+from tests.campaign.kills import many_shards, pictures
 from tests.campaign.world import World, differences, is_told, results
 
 
@@ -82,7 +82,7 @@ KINDS = {
   'data, JSON': Kind('data/cfg_digits/1.0.0/*.*[nt]', FROM_DATA, 12, JSON),
   'reference': Kind('data/references/*.npz', ('remove run/evals.jsonl', *AGAIN), 12),
   'TensorBoard': Kind('run/tensorboard/*', ('resume', 'report'), 3),
-  'locks': Kind('run/*.lock', ('resume', 'evaluate'), 3),
+  'locks': Kind('run/*.lock', ('evaluate', 'resume'), 3),
   'report': Kind('run/report.*', ('report',), 3),
   'programs': Kind('cache/*-cache', ('cached',), 8),
   'sweep.json': Kind('sweep/sweep.json', ('status',), 8, JSON),
@@ -106,7 +106,7 @@ class Trial:
   def __call__(self, name: str) -> warm.Ended:
     """One of `Kind.then`, but for 'remove'."""
     logs, commands = self.folder / 'logs', self.world.commands(self.run, self.data)
-    sweep = sweep_flags(self.world, self.folder / 'sweep')
+    sweep = self.world.sweep(self.folder / 'sweep')
     more = {
       'resume': ['cfg_jax.train', *self.world.flags(self.run, self.data), '--set', RESUMED],
       'more': [*commands['generate'], '--w', '1', '--num_samples', '44', '--step', '40'],

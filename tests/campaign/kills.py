@@ -147,23 +147,14 @@ def round_of_data(world: World, trial: Path, dice: random.Random) -> Iterator[di
       yield {'kind': name, 'lost': found[1].err[-300:] or 'other records'}
 
 
-def sweep_flags(world: World, workdir: Path) -> list:
-  """A sweep of two models."""
-  flags = world.flags(workdir, **{'train.num_steps': 20, 'sample.num_samples': 20})
-  return ['cfg_jax.sweep', *flags, '--grid', 'method.p_uncond=0.1,0.5']
-
-
 def round_of_sweep(world: World, trial: Path, dice: random.Random) -> Iterator[dict]:
   """A sweep whose launcher, jobs, or both, are killed; then brought to its end and compared."""
   whole = world.folder / 'undisturbed' / 'sweep'
   logs = trial / 'logs'
   shutil.rmtree(trial, ignore_errors=True)
-  if not (whole / 'report.html').exists():
-    shutil.rmtree(whole, ignore_errors=True)
-    assert warm.run(*sweep_flags(world, whole), logs=logs).code == 0
   workdir = trial / 'sweep'
   for _ in range(5):
-    started, deadline = warm.start(*sweep_flags(world, workdir), logs=logs), None
+    started, deadline = warm.start(*world.sweep(workdir), logs=logs), None
     deadline = time.monotonic() + dice.uniform(3, 14)
     while started.running() and time.monotonic() < deadline:
       time.sleep(0.01)
@@ -177,7 +168,7 @@ def round_of_sweep(world: World, trial: Path, dice: random.Random) -> Iterator[d
         os.kill(pid, signal.SIGKILL)
     started.wait(120)
     yield {'kind': f'sweep, {which}', 'inside': bool(before) and which != 'launcher'}
-  ended = warm.run(*sweep_flags(world, workdir), logs=logs)
+  ended = warm.run(*world.sweep(workdir), logs=logs)
   if ended.code:
     yield {'kind': 'sweep', 'lost': f'code {ended.code}: {ended.err[-500:]}'}
     return

@@ -47,12 +47,18 @@ class World:
       'report': ['cfg_jax.report', '--workdir', workdir],
     }
 
+  def sweep(self, workdir: Path) -> list:
+    """A sweep of two models."""
+    flags = self.flags(workdir, **{'train.num_steps': 20, 'sample.num_samples': 20})
+    return ['cfg_jax.sweep', *flags, '--grid', 'method.p_uncond=0.1,0.5']
+
   def build(self) -> None:
-    """The undisturbed run, once."""
+    """The undisturbed run, and a sweep, once."""
     if (self.folder / 'undisturbed' / 'done').exists():
       return
     shutil.rmtree(self.folder / 'undisturbed', ignore_errors=True)
-    for name, command in self.commands(self.whole).items():
+    sweep = {'sweep': self.sweep(self.folder / 'undisturbed' / 'sweep')}
+    for name, command in (self.commands(self.whole) | sweep).items():
       ended = warm.run(*command, logs=self.folder / 'logs' / name)
       assert ended.code == 0, (name, ended.err)
       print(f'undisturbed {name}: {ended.seconds:.1f} s', flush=True)
