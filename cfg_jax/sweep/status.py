@@ -38,6 +38,7 @@ def read(workdir: Path, run: Run) -> Status:
   """Reads the files of one run."""
   folder, train = workdir / run.name, run.config.train
   trained = max(steps_on_disk(folder), default=0) >= train.num_steps
+  trained = trained and (folder / 'config.json').exists()  # which training writes again
   step, note = (train.num_steps, '') if trained else _training(folder, train)
   images = num_images = calls = cells = num_cells = 0
   for sampling in run.samplings:

@@ -214,6 +214,21 @@ def stop(world: World, trial: Path, dice: random.Random) -> Iterator[dict]:
     if ended.code != code or shown.out.strip() != step or 'Traceback' in ended.err:
       result['lost'] = f'code {ended.code}, {ended.out[-200:]}{ended.err[-200:]}, {shown.out}'
     yield result
+  shutil.rmtree(trial, ignore_errors=True)
+  run, _ = world.copy(trial)
+  shutil.rmtree(run / 'samples')
+  command = world.commands(run)['generate']
+  started = warm.start(*command, logs=trial / 'logs')
+  while started.running() and not list(run.glob('samples/*/*/*.npz')):
+    time.sleep(0.01)
+  started.kill(signal.SIGINT)
+  ended = started.wait()
+  again = warm.run(*command, logs=trial / 'logs2')
+  lost = differences(results(run), results(world.whole))
+  result = {'kind': 'SIGINT, generate'}
+  if ended.code != 130 or len(ended.err.splitlines()) > 2 or again.code or lost:
+    result['lost'] = f'code {ended.code}, {ended.err[-300:]}, {again.err[-200:]}, {lost}'
+  yield result
 
 
 def two_at_once(world: World, trial: Path, dice: random.Random) -> Iterator[dict]:
