@@ -139,9 +139,12 @@ def fingerprint(source: Sequence[dict]) -> str:
   changed in place: ArrayRecord's own checksums catch those when they are read.
   """
   info = source.dataset_info
-  shards = [
-    (Path(f.filename).name, os.path.getsize(f.filename), f.examples_in_shard, f.skip, f.take)
-    for f in info.splits[source.split].file_instructions
-  ]
+  try:
+    shards = [
+      (Path(f.filename).name, os.path.getsize(f.filename), f.examples_in_shard, f.skip, f.take)
+      for f in info.splits[source.split].file_instructions
+    ]
+  except FileNotFoundError as error:
+    raise UserError(_damaged(Path(error.filename).parent, error)) from None
   identity = [info.full_name, info.features.to_json(), info.features['label'].names, shards]
   return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
