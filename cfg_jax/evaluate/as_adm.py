@@ -13,6 +13,8 @@ What that moves is in `MOVES`, as far as it could be measured without Inception'
 import numpy as np
 
 from cfg_jax.evaluate import metrics
+from cfg_jax.evaluate.features import Features
+from cfg_jax.evaluate.references import Reference
 
 SPLIT = 5000
 SETTINGS = {  # of a line's metric_settings, in place of ours
@@ -21,6 +23,14 @@ SETTINGS = {  # of a line's metric_settings, in place of ours
   'precision_recall_distances': 'float16',
 }
 _ROWS = 1024
+
+
+def values(found: Features, reference: Reference) -> dict[str, float]:
+  """The metrics that differ from ours, by name."""
+  out = dict(zip(('IS', 'IS_std'), inception_score(found.probs)))
+  if reference.features is not None:
+    out |= zip(('precision', 'recall'), precision_recall(reference.features, found.kept))
+  return out
 
 
 def inception_score(probs: np.ndarray) -> tuple[float, float]:

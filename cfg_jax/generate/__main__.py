@@ -33,10 +33,9 @@ def define_flags() -> None:
   """The command's flags."""
   define_sample_flags()
   flags.DEFINE_string('labels', None, "Short for --set sample.labels=…: one class, 'balanced', ….")
+  flags.DEFINE_boolean('as_adm', False, 'Short for --set sample.quantisation=truncate.')
   flags.DEFINE_string('out', None, 'A PNG to write: rows = classes, columns = w.')
-  flags.DEFINE_string(
-    'pretrained', None, 'Weights inside the package: digits.'
-  )
+  flags.DEFINE_string('pretrained', None, 'Weights inside the package: digits.')
   processes.define_flags()
 
 
@@ -49,9 +48,9 @@ def define_sample_flags() -> None:
   command.define_set_flag()
 
 
-def config_of_flags() -> ml_collections.ConfigDict:
-  """The config of the run at --workdir, changed as the flags say."""
-  return command.config_of_run(_changes())
+def config_of_flags(*changes: str) -> ml_collections.ConfigDict:
+  """The config of the run at --workdir, changed as the flags, and then `changes`, say."""
+  return command.config_of_run([*_changes(), *changes])
 
 
 def _changes() -> list[str]:
@@ -69,13 +68,14 @@ def main(argv: Sequence[str]) -> None:
     raise UserError('Give --workdir, or --pretrained and --out.')
   if given.out and not given.out.endswith('.png'):
     raise UserError(f'--out={given.out} must end in .png.')
-  labels = command.shorthand('labels', 'sample.labels')
+  own = command.shorthand('labels', 'sample.labels')
+  own += ['sample.quantisation=truncate'] if given.as_adm else []
   if given.pretrained:
     few = [] if given.workdir else [f'sample.num_samples={GRID_ROWS}']
-    changes = [*few, *given.set, *_changes(), *labels]
+    changes = [*few, *given.set, *_changes(), *own]
     config = config_lib.change(pretrained.read(given.pretrained).config, changes)
   else:
-    config = command.config_of_run([*_changes(), *labels])
+    config = config_of_flags(*own)
   processes.start_by_flags()
   runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   with contextlib.ExitStack() as stack:

@@ -22,7 +22,9 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core import files, imported, sharding
 from cfg_jax.core.errors import UserError
 
-SHA256 = {'digits': ''}  # of weights/NAME.npz
+SHA256 = {  # of weights/NAME.npz
+  'digits': 'a0d19c7e83e27ac58fe7b90b08bd7ffe0429b292480241482cee87c4ad2dd746'
+}
 MARK = 'pretrained.json'  # in a work directory: which weights it holds
 
 
