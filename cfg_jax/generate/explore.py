@@ -78,7 +78,18 @@ def render(w: float, seed: int, model: Model, classes: Sequence[int] = range(10)
   return np.asarray(images)[: len(classes)]
 
 
-def picture(rows: Sequence[np.ndarray], pixels: int = 64) -> bytes:
-  """A PNG of rows of images, each (N, H, W, C) uint8, enlarged to about `pixels` a side."""
+def picture(
+  rows: Sequence[np.ndarray],
+  pixels: int = 64,
+  row_names: Sequence[str] = (),
+  column_names: Sequence[str] = (),
+) -> bytes:
+  """A PNG of rows of images, each (N, H, W, C) uint8, enlarged to about `pixels` a side.
+
+  Gaps are transparent; with names, see `pictures.labelled`, they are white.
+  """
   images = pictures.enlarge(np.stack(rows), pixels)
-  return pictures.png(pictures.tile(images, gap=max(1, images.shape[2] // 16)), optimize=True)
+  gap = max(1, images.shape[2] // 16)
+  if not (row_names or column_names):
+    return pictures.png(pictures.tile(images, gap=gap), optimize=True)
+  return pictures.png(pictures.labelled(images, row_names, column_names, gap), optimize=True)
