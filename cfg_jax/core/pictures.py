@@ -27,7 +27,7 @@ def labelled(
 ) -> np.ndarray:
   """`tile` on white, with a name before each row and above each column, in black.
 
-  images: (rows, columns, H, W, C) uint8, C = 1 or 3; rows, columns: a name for each, or none at all.
+  images: (rows, columns, H, W, C) uint8, C = 1 or 3; rows, columns: their names, or none at all.
   """
   font = ImageFont.load_default(size=max(10, min(16, images.shape[-2] // 3)))
   measure = ImageDraw.Draw(Image.new('L', (1, 1)))
