@@ -1,12 +1,12 @@
-"""Makes the weights inside the package of a trained run, in seconds.
+r"""Makes the weights inside the package of a trained run, in seconds.
 
-  python -m experiments.make_pretrained --workdir runs/digits/p_uncond=0.1 --name digits
+  python -m experiments.make_pretrained --workdir runs/digits/p_uncond=0.1 \
+      --out cfg_jax/generate/weights/digits.npz
 
-Writes cfg_jax/generate/weights/NAME.npz: the EMA weights of the run's newest intact checkpoint in
-float16, its config, and where they are from (the run's name, the packages' versions, its last
-losses, its metrics). Then prints the file's sha256, which is to stand in
-cfg_jax/generate/pretrained.py, and what the rounding does: the largest and the mean difference, in
-grey levels of 255, of 100 images at each w of the run's config.
+Writes the EMA weights of the run's newest intact checkpoint in float16, its config, and where they
+are from (the run's name, the packages' versions, its last losses, its metrics). Then prints the
+file's sha256, which is to stand in cfg_jax/generate/pretrained.py, and what the rounding does: the
+largest and the mean difference, in grey levels of 255, of 100 images at each w of the config.
 """
 
 import hashlib
@@ -26,7 +26,6 @@ from cfg_jax.data import kinds, registry
 from cfg_jax.generate import draw, pretrained
 from cfg_jax.methods import drawing
 
-ROOT = Path(__file__).parents[1]
 IMAGES = 100  # that the two precisions are compared by
 
 
@@ -76,20 +75,24 @@ def main(argv: list[str]) -> None:
   runtime.setup_jax(IMAGES)
   weights, exact = of_run(Path(flags.FLAGS.workdir), flags.FLAGS.step)
   data = pretrained.pack(weights)
-  path = ROOT / 'cfg_jax' / 'generate' / 'weights' / f'{flags.FLAGS.name}.npz'
-  with files.atomic(path) as file:
+  with files.atomic(flags.FLAGS.out) as file:
     file.write(data)
   unpacked = pretrained.unpack(data)
-  print(f'{path}: {len(data) / 1e6:.2f} MB, step {weights.step}; {json.dumps(weights.source)}')
+  print(f'{flags.FLAGS.out}: {len(data) / 1e6:.2f} MB, step {weights.step}')
+  print(json.dumps(weights.source))
   print(f'SHA256 in cfg_jax/generate/pretrained.py: {hashlib.sha256(data).hexdigest()}')
   print('float16 beside float32, in grey levels:')
   for line in differences(weights.config, exact, pretrained.params(unpacked, weights.config)):
     print(f'  {line}', flush=True)
 
 
-if __name__ == '__main__':
-  flags.DEFINE_string('workdir', None, 'The run, as cfg_jax.train left it.')
+def define_flags() -> None:
+  """The command's flags."""
+  flags.DEFINE_string('workdir', None, 'The run, as cfg_jax.train left it.', required=True)
   flags.DEFINE_integer('step', None, 'The checkpoint; by default the newest intact one.')
-  flags.DEFINE_string('name', 'digits', 'What --pretrained calls the weights.')
-  flags.mark_flags_as_required(['workdir'])
+  flags.DEFINE_string('out', None, 'The .npz to write.', required=True)
+
+
+if __name__ == '__main__':
+  define_flags()
   cli.run(main)

@@ -232,9 +232,13 @@ def main(argv: list[str]) -> None:
   print(f'Sample it: python -m cfg_jax.generate --workdir {workdir} --num_samples 16')
 
 
-if __name__ == '__main__':
+def define_flags() -> None:
+  """The command's flags."""
   command.define_config_flags()
-  flags.DEFINE_string('workdir', None, 'Folder that is to hold the run.')
-  flags.DEFINE_string('weights', None, 'The .pt file.')
-  flags.mark_flags_as_required(['workdir', 'weights'])
+  flags.DEFINE_string('workdir', None, 'Folder that is to hold the run.', required=True)
+  flags.DEFINE_string('weights', None, 'The .pt file.', required=True)
+
+
+if __name__ == '__main__':
+  define_flags()
   command.run(main)
