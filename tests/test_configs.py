@@ -13,7 +13,7 @@ NUM_PARAMETERS = {
   'digits': 1_856_017,
   'mnist': 1_371_361,
   'fashion_mnist': 1_371_361,
-  'fashion_mnist_small': 0,
+  'fashion_mnist_small': 984_865,
   'cifar10': 42_861_059,
   'imagenet64': 295_900_035,  # ADM's 295 904 454, with 3 outputs for 6 and 1001 classes for 1000
   'imagenet128': 421_523_715,  # ADM's 421 529 606, likewise

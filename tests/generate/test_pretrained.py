@@ -1,6 +1,7 @@
 """Weights inside the package: what they are, what they draw, and how they are made."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -70,6 +71,15 @@ def test_a_start_that_was_cut_short_is_begun_again(tmp_path):
   (tmp_path / 'config.json').unlink()
   pretrained.make_run('digits', tmp_path)
   assert config_lib.of_run(tmp_path).data.name == 'digits'
+
+
+def test_the_command_makes_them_and_says_what_the_rounding_does(call, run_of_a_few_steps, tmp_path):
+  path = tmp_path / 'new.npz'
+  done = call(make_pretrained, f'--workdir={run_of_a_few_steps}', f'--out={path}')
+  assert done.returncode == 0, done.stderr
+  back = pretrained.unpack(path.read_bytes())
+  assert back.step == 12 and f'pretrained.py: {back.source["sha256"]}' in done.stdout
+  assert len(re.findall(r'^  w=[\d.]+: at most \d+, [\d.]+ on average$', done.stdout, re.M)) == 2
 
 
 def test_they_come_back_as_float16_rounds_them(run_of_a_few_steps):
