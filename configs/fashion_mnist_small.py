@@ -23,6 +23,5 @@ def get_config() -> ConfigDict:
 
   config.sample.num_samples = 100
   config.sample.guidance.w = (0.0, 1.0, 3.0)
-  config.sample.sampler.name = 'dpmpp'
 
   return config
