@@ -1,11 +1,13 @@
 """Every command of the README works as it stands there; the long ones at a tiny size."""
 
+import configparser
 import re
 import shlex
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
 from cfg_jax.core import config as config_lib
@@ -18,6 +20,7 @@ from cfg_jax.train import __main__ as training
 from cfg_jax.train.loop import train
 from tests import raw_datasets
 from tests.conftest import ROOT, TINY, run
+from tests.test_imports import imports
 
 README = (ROOT / 'README.md').read_text()
 COMMANDS = re.findall(r'python -m ((?:cfg_jax|experiments)[^`\n&]*)', README)
@@ -52,6 +55,29 @@ def test_the_readme_names_what_exists():
     source = (ROOT / path).read_text()
     for name in re.findall(r'\w+', names):
       assert re.search(rf'^(def|class) {name}\b', source, re.M), f'{module}.{name}'
+
+
+def test_what_a_command_needs_more_is_named_beside_it():
+  """A package of an extra alone, that the command's file imports: pip install -e '.[extra]'."""
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
+  extra_of = {
+    Requirement(line).name: extra
+    for extra, text in setup['options.extras_require'].items()
+    for line in text.strip().splitlines()
+  }
+  for line in setup['options']['install_requires'].strip().splitlines():
+    if not line.startswith('#'):
+      extra_of.pop(Requirement(line).name, None)
+  needing = set()
+  for paragraph in README.split('\n\n'):
+    for module in re.findall(r'python -m ((?:cfg_jax|experiments)[\w.]*)', paragraph):
+      path = ROOT / module.replace('.', '/')
+      path = path / '__main__.py' if path.is_dir() else path.with_suffix('.py')
+      for package in imports(path.read_text()) & extra_of.keys():
+        assert f'.[{extra_of[package]}]' in paragraph, (module, package)
+        needing.add(module)
+  assert needing == {'experiments.report_screenshots', 'experiments.benchmark_unet'}
 
 
 def test_one_run_step_by_step(tmp_path, data_dir):
