@@ -8,6 +8,7 @@ once a batch, is counted too often.
 """
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -40,6 +41,11 @@ class Measured(NamedTuple):
   step_images: int  # of its batch that were timed
   call: float
   call_images: int
+
+
+def load() -> float:
+  """How many processes wanted a core in the last minute, on average; 0 where nobody says."""
+  return os.getloadavg()[0] if hasattr(os, 'getloadavg') else 0.0
 
 
 def measure(config: ml_collections.ConfigDict, flops: ImageFlops) -> Measured:

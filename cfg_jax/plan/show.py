@@ -58,6 +58,8 @@ def show_here(config: ml_collections.ConfigDict) -> None:
   flops = cost.image_flops(config)
   _show_flops(config, flops)
   print('\nMeasuring: two programs are compiled, and timed ...', flush=True)
+  if (busy := here.load()) > 0.5:
+    print(f'  Others compute here too (load {busy:.1f}): alone it would be faster.')
   found = here.measure(config, flops)
   image_rate = found.step / config.train.batch_size
   what = f'a training step, from {found.step_images} of {config.train.batch_size} images'
