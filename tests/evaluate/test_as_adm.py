@@ -45,7 +45,7 @@ def test_precision_and_recall_are_ours_where_float16_is_exact():
   rng = np.random.default_rng(0)
   real, fake = rng.integers(-6, 7, (1100, 3)), rng.integers(-5, 8, (1050, 3))
   assert as_adm.precision_recall(real, fake) == metrics.precision_recall(real, fake)
-  real, fake = rng.normal(size=(2, 500, 8))
+  real, fake = rng.normal(size=(2, 500, 64))
   ours, adms = (
     np.array(f(real, fake)) for f in (metrics.precision_recall, as_adm.precision_recall)
   )
