@@ -81,6 +81,11 @@ def read_record(path: Path) -> dict[str, Any]:
     ) from None
 
 
+def of_dict(resolved: dict[str, Any], where: str) -> ml_collections.ConfigDict:
+  """The config, of any version, that JSON holds; where: what is named if it is none. Locked."""
+  return locked(migrate(resolved, where))
+
+
 def change(config: ml_collections.ConfigDict, texts: Iterable[str]) -> ml_collections.ConfigDict:
   """A copy of config with fields set by texts FIELD=VALUE, in order; locked.
 

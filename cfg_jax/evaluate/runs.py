@@ -13,8 +13,7 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core import evals, files, locks
 from cfg_jax.core.progress import Progress
 from cfg_jax.core.versions import VERSION
-from cfg_jax.evaluate import features, make_reference, scoring
-from cfg_jax.evaluate.extractors import EXTRACTORS
+from cfg_jax.evaluate import extractors, features, make_reference, scoring
 from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.metrics import SPREADS
 from cfg_jax.generate.store import SampleSet, sample_sets
@@ -42,14 +41,17 @@ def evaluate(
     upgrade(workdir)
     path = workdir / 'evals.jsonl'
     lines = evals.read(path)
-    extractor = extractor or EXTRACTORS[config.evaluate.extractor]()
-    settings = features.settings(extractor) | {'quantisation': 'round'}
+    extractor = extractor or extractors.make(config.evaluate.extractor)
+    as_adm = config.evaluate.get('as_adm', False)
+    settings = features.settings(extractor)
+    quantisation = {'quantisation': config.sample.get('quantisation', 'round')}
     if reference_path:
-      reference = make_reference.read_or_make(reference_path, extractor, settings)
+      compared = settings if as_adm else settings | quantisation
+      reference = make_reference.read_or_make(reference_path, extractor, compared)
     else:
       data_dir = files.expand(config.data.dir)
       reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
-    conditions = scoring.conditions(settings, reference)
+    conditions = scoring.conditions(settings | quantisation, reference, as_adm)
     known = [{k: v for k, v in line.items() if k not in ('distance', 'metrics')} for line in lines]
     todo = []
     for sample_set in sample_sets(config.sample, step):
@@ -62,7 +64,7 @@ def evaluate(
     for sample_set, line in todo:
       found, labels = _features(workdir, sample_set, n, extractor, progress)
       has_labels = extractor.labels_of == config.data.name
-      line |= scoring.results(found, reference, extractor, labels if has_labels else None)
+      line |= scoring.results(found, reference, extractor, labels if has_labels else None, as_adm)
       lines.append(line)
       evals.write(path, lines)
       shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)

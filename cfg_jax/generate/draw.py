@@ -22,6 +22,8 @@ from cfg_jax.generate.upgrade import upgrade
 from cfg_jax.methods import drawing
 from cfg_jax.methods.owners import OWNERS
 
+GRID_ROWS = 10  # of grid.png, at most
+
 
 def generate(
   config: ml_collections.ConfigDict,
@@ -59,8 +61,8 @@ def generate(
 
 
 def _draw(config, workdir, missing, params, mesh, total):
-  """Draws and writes the missing (set, index) pairs, in full batches that may mix sets."""
-  batch_size = config.sample.batch_size * mesh.size // jax.device_count()
+  """Draws and writes the missing (set, index) pairs, in batches that may mix sets."""
+  batch_size = images_at_once(config.sample, jax.device_count()) * mesh.size // jax.device_count()
   num_classes = registry.of(config.data).num_classes
   draw, split = drawing.make_sampler(config, mesh), sharding.batch(mesh)
   progress = Progress(
@@ -72,7 +74,7 @@ def _draw(config, workdir, missing, params, mesh, total):
     compiles=True,
   )
 
-  def start(batch):  # a short batch is filled up, so that one program serves all
+  def start(batch):  # the last one is filled up, so that one program serves all
     filled = batch + [batch[-1]] * (batch_size - len(batch))
     indices = np.array([i for _, i in filled], np.int32)
     w = np.array([s.w for s, _ in filled], np.float32)
@@ -101,6 +103,19 @@ def _draw(config, workdir, missing, params, mesh, total):
       running = started
   finish(*running)
   progress.done()
+
+
+def images_at_once(sample: ml_collections.ConfigDict, num_devices: int) -> int:
+  """The size of the batches that all images are drawn in, by one program.
+
+  A set is cut into as few equal batches of at most sample.batch_size as can be, so that no more
+  images are computed than are asked for, but for a multiple of num_devices: with 512, a set of 16
+  takes a batch of 16, and one of 600 two of 300. The size depends on what is asked for, and not on
+  what is missing: what was stopped goes on to the same bits.
+  """
+  n = sample.num_samples
+  batches = -(-n // sample.batch_size)
+  return -(-n // (batches * num_devices)) * num_devices
 
 
 def load_params(
@@ -133,16 +148,19 @@ def grid_path(sets: Sequence[SampleSet], workdir: Path) -> Path:
 
 
 def write_grid(sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: int) -> None:
-  """grid.png beside the sets: rows = the first image of up to ten classes, columns = w."""
+  """grid.png beside the sets: rows = the first image of up to ten classes, columns = w.
+
+  Where all images are of one class, rows = the first ten.
+  """
   columns = []
   for sample_set in sets:
-    first = {}
+    one_class, first = sample_set.settings['sample']['labels'].isdecimal(), {}
     for images, labels in sample_set.read(workdir, n):
       for image, label in zip(images, labels):
-        first.setdefault(int(label), image)
-      if len(first) == num_classes:
+        first.setdefault(len(first) if one_class else int(label), image)
+      if len(first) >= (GRID_ROWS if one_class else num_classes):
         break
-    columns.append(np.stack([first[label] for label in sorted(first)[:10]]))
+    columns.append(np.stack([first[row] for row in sorted(first)[:GRID_ROWS]]))
   grid = pictures.tile(pictures.enlarge(np.stack(columns, axis=1), 32))
   with files.atomic(grid_path(sets, workdir)) as file:
     file.write(pictures.png(grid))

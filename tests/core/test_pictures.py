@@ -44,3 +44,20 @@ def test_enlarged_images_repeat_pixels_up_to_a_size():
   for i, j in ((0, 0), (3, 1), (2, 3)):
     np.testing.assert_array_equal(large[:, i::4, j::4], images)
   np.testing.assert_array_equal(pictures.enlarge(images, 4), images)
+
+
+def test_names_stand_before_rows_and_above_columns():
+  """The images lie as `tile` lays them, below and to the right of what is written in black."""
+  images = np.full((2, 3, 32, 32, 1), 200, np.uint8)
+  picture = pictures.labelled(images, ['w = 0', 'w = 1'], ['a', 'b', 'c'], gap=2)
+  top, left = picture.shape[0] - 2 * 32 - 2, picture.shape[1] - 3 * 32 - 2 * 2
+  assert 12 <= top <= 40 and 20 <= left <= 80
+  expected = pictures.tile(images, gap=2)
+  inside = picture[top:, left:, 0]
+  np.testing.assert_array_equal(inside, np.where(expected[..., 1] == 255, 200, 255))
+  for written in (picture[:top, left:], picture[top : top + 32, :left], picture[top + 34 :, :left]):
+    assert written.min() < 100 and written.max() == 255
+  assert (picture[:top, :left] == 255).all()
+  np.testing.assert_array_equal(
+    pictures.labelled(images, [], []), pictures.tile(images), strict=True
+  )
