@@ -117,6 +117,15 @@ def unseal(record: dict, must: bool) -> dict:
   return rest
 
 
+def read_sealed(path: str | Path) -> dict:
+  """A JSON file's record without its digest, if it has one; UserError where that differs."""
+  record = read_json(path)
+  try:
+    return unseal(record, must=False)
+  except (ValueError, AttributeError) as error:
+    raise UserError(f'{path} is damaged ({error}): restore it.') from None
+
+
 def json_lines(records: Any) -> str:
   """One line of JSON for each record."""
   return ''.join(json.dumps(record) + '\n' for record in records)

@@ -65,7 +65,7 @@ def of_dataset(name: str, data_dir: Path, split: str, extractor: Extractor) -> R
     if not path.exists():
       make(name, path, extractor, data_dir=data_dir, split=split)
   except OSError as error:
-    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
       raise
     raise UserError(
       f'{path} cannot be made ({error}): use cfg_jax.evaluate reference {name} --out=FILE.npz, '

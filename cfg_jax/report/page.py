@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from cfg_jax.core import config as config_lib
+from cfg_jax.core import files
 from cfg_jax.core.config import flat
 from cfg_jax.core.files import write_text
 from cfg_jax.report import cells as cells_lib
@@ -201,7 +201,7 @@ def _configs(results: Results) -> list[dict]:
   for run, folder in results.runs.items():
     if not (folder / 'config.json').exists():
       continue  # a run evaluated elsewhere has none
-    config = config_lib.read_record(folder / 'config.json')
+    config = files.read_sealed(folder / 'config.json')
     values = [(k, format_value(v)) for k, v in flat(config).items()]
     out.append({'run': run, 'values': values})
   return out

@@ -25,7 +25,7 @@ WRONG = ('lost', 'silent', 'unnamed', 'traceback', 'told_not', 'failed')
 
 def trials(short: bool) -> list[tuple[str, int]]:
   """(kind of trial, its number), in the order in which they are carried out."""
-  rounds = {'sweep': 2, 'run': 8, 'data': 2, 'stop': 3, 'two': 1, 'disk': 2, 'environments': 1}
+  rounds = {'sweep': 2, 'run': 9, 'data': 2, 'stop': 3, 'two': 1, 'disk': 2, 'environments': 1}
   if short:
     rounds = {'run': 1, 'stop': 1, 'two': 1, 'disk': 1, 'environments': 1}
   found = [(kind, i) for kind, n in rounds.items() for i in range(n)]

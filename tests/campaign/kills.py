@@ -18,7 +18,14 @@ from tests.campaign.world import STEPS, World, differences, intact, results
 
 # A write under way: `files.atomic`, Orbax, a shard that is prepared, TFDS building a data set.
 WRITES = ('.part', '.orbax-checkpoint-tmp', '.partial-', 'incomplete')
-PLAN = {'train': 6, 'generate': 4, 'evaluate': 4, 'report': 2}  # kills of each in a round
+# Of each command: how often it is killed in a round, how many writes are let pass at most before it
+# is, and the seconds within which it is killed otherwise.
+PLAN = {
+  'train': (6, 3, 6.0),
+  'generate': (4, 3, 6.0),
+  'evaluate': (4, 1, 2.0),
+  'report': (2, 0, 1.0),
+}
 
 
 def writes(folder: Path) -> set[str]:
@@ -34,13 +41,16 @@ def writes(folder: Path) -> set[str]:
   return found
 
 
-def kill(started: warm.Started, folder: Path, dice: random.Random, seconds: float) -> dict | None:
+def kill(
+  started: warm.Started, folder: Path, dice: random.Random, skips: int, seconds: float
+) -> dict | None:
   """Kills inside a write, mostly, or else at a time up to `seconds`; None if it ended before.
 
-  Which write is left to chance. `inside`: a file was being written, and lies there unfinished.
+  Which write, of the first and `skips` more, is left to chance. `inside`: a file was being written,
+  and lies there unfinished.
   """
   before = writes(folder)
-  aimed, skip = dice.random() < 0.8, dice.randrange(4)
+  aimed, skip = dice.random() < 0.8, dice.randint(0, skips)
   deadline, seen = time.monotonic() + dice.uniform(0.3, seconds), set()
   while started.running():
     if aimed:
@@ -67,13 +77,12 @@ def round_of_run(world: World, trial: Path, dice: random.Random) -> Iterator[dic
   shutil.rmtree(data / 'references', ignore_errors=True)
   logs = trial / 'logs'
   for name, command in world.commands(workdir, data).items():
-    for _ in range(PLAN[name]):
-      killed = kill(warm.start(*command, logs=logs), trial, dice, 6.0)
+    times, *limits = PLAN[name]
+    for _ in range(times):
+      killed = kill(warm.start(*command, logs=logs), trial, dice, *limits)
       if killed is None:  # it came to its end
         break
       yield {'kind': name, **killed}
-      if name != 'train' and dice.random() < 0.3:  # and one that had nothing left to do
-        continue
     ended = warm.run(*command, logs=logs)
     if ended.code or 'Traceback' in ended.err:
       yield {'kind': name, 'lost': f'code {ended.code}: {ended.err[-300:]}'}
@@ -129,7 +138,7 @@ def round_of_data(world: World, trial: Path, dice: random.Random) -> Iterator[di
 
   whole, data = trial / 'whole', trial / 'data'
   for _ in range(5):
-    if (killed := kill(prepare(data), trial, dice, 1.0)) is None:
+    if (killed := kill(prepare(data), trial, dice, 9, 1.0)) is None:
       break
     yield {'kind': 'prepare', **killed}
   for folder in (whole, data):
@@ -138,7 +147,7 @@ def round_of_data(world: World, trial: Path, dice: random.Random) -> Iterator[di
       yield {'kind': 'prepare', 'lost': ended.err[-300:]}
   for _ in range(3):
     built = warm.start(digest_of('digits', data), logs=logs)
-    if (killed := kill(built, trial, dice, 2.0)) is None:
+    if (killed := kill(built, trial, dice, 0, 2.0)) is None:
       break
     yield {'kind': 'digits', **killed}
   for name in ('own', 'digits'):
@@ -218,16 +227,15 @@ def stop(world: World, trial: Path, dice: random.Random) -> Iterator[dict]:
   run, _ = world.copy(trial)
   shutil.rmtree(run / 'samples')
   command = world.commands(run)['generate']
-  started = warm.start(*command, logs=trial / 'logs')
+  started = warm.start(*command, '--num_samples', '4000', logs=trial / 'logs')
   while started.running() and not list(run.glob('samples/*/*/*.npz')):
     time.sleep(0.01)
   started.kill(signal.SIGINT)
   ended = started.wait()
   again = warm.run(*command, logs=trial / 'logs2')
-  lost = differences(results(run), results(world.whole))
   result = {'kind': 'SIGINT, generate'}
-  if ended.code != 130 or len(ended.err.splitlines()) > 2 or again.code or lost:
-    result['lost'] = f'code {ended.code}, {ended.err[-300:]}, {again.err[-200:]}, {lost}'
+  if ended.code != 130 or len(ended.err.splitlines()) > 2 or again.code:
+    result['lost'] = f'code {ended.code}, {ended.err[-300:]}, {again.err[-200:]}'
   yield result
 
 
