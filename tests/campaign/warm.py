@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 IMPORTED = (
-  *('jax', 'orbax.checkpoint', 'grain', 'tensorflow_datasets', 'sklearn.datasets', 'submitit'),
+  *(
+    'encodings.cp437',
+    'jax',
+    'orbax.checkpoint',
+    'grain',
+    'tensorflow_datasets',
+    'sklearn.datasets',
+    'submitit',
+  ),
   *('matplotlib', 'matplotlib.pyplot', 'jinja2', 'PIL.PngImagePlugin', 'PIL.JpegImagePlugin'),
   *(f'cfg_jax.{stage}.__main__' for stage in ('train', 'generate', 'evaluate', 'report', 'plan')),
   *('cfg_jax.follow.__main__', 'cfg_jax.sweep.__main__', 'cfg_jax.data.prepare.__main__'),
