@@ -38,38 +38,43 @@ def evaluate(
   features.check_enough(n, f'num_samples={n}')
   config_lib.check_unchanged(config, workdir / 'config.json')  # a line tells of the run's own
   with _alone(workdir):
-    upgrade(workdir)
-    path = workdir / 'evals.jsonl'
-    lines = evals.read(path)
-    extractor = extractor or extractors.make(config.evaluate.extractor)
-    as_adm = config.evaluate.get('as_adm', False)
-    settings = features.settings(extractor)
-    quantisation = {'quantisation': config.sample.get('quantisation', 'round')}
-    if reference_path:
-      compared = settings if as_adm else settings | quantisation
-      reference = make_reference.read_or_make(reference_path, extractor, compared)
-    else:
-      data_dir = files.expand(config.data.dir)
-      reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
-    conditions = scoring.conditions(settings | quantisation, reference, as_adm)
-    known = [{k: v for k, v in line.items() if k not in ('distance', 'metrics')} for line in lines]
-    todo = []
-    for sample_set in sample_sets(config.sample, step):
-      line = _as_read(_provenance(config, workdir, sample_set) | conditions)
-      if line not in known:
-        todo.append((sample_set, line))
-    if not todo:
-      return
-    progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
-    for sample_set, line in todo:
-      found, labels = _features(workdir, sample_set, n, extractor, progress)
-      has_labels = extractor.labels_of == config.data.name
-      line |= scoring.results(found, reference, extractor, labels if has_labels else None, as_adm)
-      lines.append(line)
-      evals.write(path, lines)
-      shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
-      print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
-    progress.done()
+    _add_lines(config, workdir, step, extractor, reference_path)
+
+
+def _add_lines(config, workdir, step, extractor, reference_path):
+  n = config.sample.num_samples
+  upgrade(workdir)
+  path = workdir / 'evals.jsonl'
+  lines = evals.read(path)
+  extractor = extractor or extractors.make(config.evaluate.extractor)
+  as_adm = config.evaluate.get('as_adm', False)
+  settings = features.settings(extractor)
+  quantisation = {'quantisation': config.sample.get('quantisation', 'round')}
+  if reference_path:
+    compared = settings if as_adm else settings | quantisation
+    reference = make_reference.read_or_make(reference_path, extractor, compared)
+  else:
+    data_dir = files.expand(config.data.dir)
+    reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
+  conditions = scoring.conditions(settings | quantisation, reference, as_adm)
+  known = [{k: v for k, v in line.items() if k not in ('distance', 'metrics')} for line in lines]
+  todo = []
+  for sample_set in sample_sets(config.sample, step):
+    line = _as_read(_provenance(config, workdir, sample_set) | conditions)
+    if line not in known:
+      todo.append((sample_set, line))
+  if not todo:
+    return
+  progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
+  for sample_set, line in todo:
+    found, labels = _features(workdir, sample_set, n, extractor, progress)
+    has_labels = extractor.labels_of == config.data.name
+    line |= scoring.results(found, reference, extractor, labels if has_labels else None, as_adm)
+    lines.append(line)
+    evals.write(path, lines)
+    shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
+    print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
+  progress.done()
 
 
 @contextlib.contextmanager
