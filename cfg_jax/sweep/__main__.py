@@ -37,14 +37,17 @@ SLURM |= dict.fromkeys(('partition', 'account', 'qos', 'constraint', 'gpus_per_n
 SLURM |= dict.fromkeys(('cpus_per_task', 'mem_gb', 'array_parallelism'))
 
 
-def define_flags(config: str | None = None, axes: Sequence[str] = ()) -> None:
-  """Every flag; config, of configs/, and axes are what --config and --grid are by default."""
+def define_flags(config: str | None = None, grids: Sequence[Sequence[str]] = ()) -> None:
+  """Every flag; config, of configs/, and grids are what --config, --grid, --also are by default."""
+  first, *others = grids or [()]
   command.define_config_flags(f'configs/{config}.py' if config else None, required=False)
   flags.DEFINE_string('workdir', None, 'Folder that holds all of the work.', required=True)
   flags.DEFINE_multi_string(
-    'grid', axes, "An axis, FIELD=VALUE,VALUE,…; repeat it for others. By default the config's."
+    'grid', first, "An axis, FIELD=VALUE,VALUE,…; repeat it for others. By default the config's."
   )
-  flags.DEFINE_multi_string('also', [], 'One more grid, its axes in one text: "A=1,2 B=3".')
+  flags.DEFINE_multi_string(
+    'also', [' '.join(axes) for axes in others], 'One more grid, its axes in one text: "A=1,2 B=3".'
+  )
   flags.DEFINE_enum('cluster', 'local', ['local', 'slurm'], 'Where jobs run.')
   flags.DEFINE_integer('jobs', 1, 'Models at once, here. One uses all cores and devices.', 1)
   flags.DEFINE_integer('parts', None, 'Slurm jobs for a sampling; as many as nodes by default.', 1)
@@ -170,7 +173,7 @@ def run_paper(paper: papers.Paper, name: str) -> None:
     if asked.figure:
       figures.write_frontier(workdir, workdir / asked.figure, paper.study)
 
-  define_flags(asked.config, asked.grid)
+  define_flags(asked.config, [asked.grid])
   command.run(main)
 
 
