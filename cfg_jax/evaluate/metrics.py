@@ -100,6 +100,14 @@ def inception_score(
   probs: (N, K), rows p(y|x). Salimans et al. 2016, section 4. Each part has its own p(y), so order
   matters: samples sorted by class score far too low. `shuffle_seed=None` keeps the given order.
   """
+  scores = split_scores(probs, splits, shuffle_seed)
+  return float(np.mean(scores)), float(np.std(scores))
+
+
+def split_scores(
+  probs: np.ndarray, splits: int = 10, shuffle_seed: int | None = 2020
+) -> list[np.float64]:
+  """The Inception Score of each part, see `inception_score`."""
   p = np.asarray(probs, np.float64)
   if p.ndim != 2 or not 1 <= splits <= len(p):
     raise ValueError(
@@ -115,7 +123,7 @@ def inception_score(
     part = p[i * len(p) // splits : (i + 1) * len(p) // splits]
     # KL averaged over x is H(p(y)) − E_x H(p(y|x)).
     scores.append(np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean()))
-  return float(np.mean(scores)), float(np.std(scores))
+  return scores
 
 
 def kid(
@@ -174,33 +182,40 @@ def _cubic_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return k * k * k  # `** 3` takes three times as long
 
 
-def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
+def precision_recall(
+  real: np.ndarray, fake: np.ndarray, k: int = 3, real_radii2: np.ndarray | None = None
+) -> tuple[float, float]:
   """Improved precision and recall: the part of fake in real's manifold, and of real in fake's.
 
   real: (N, D), fake: (M, D). Kynkäänniemi et al. 2019, equation 2: a point is in a set's manifold
   if it is as near to one of the set's points as that point's k-th nearest neighbour is.
+  real_radii2: `neighbour_radii2(real, k)`, if that is known.
   """
   real, fake = _features(real, 'real'), _features(fake, 'fake')
-  real_radii2, fake_radii2 = _neighbour_radii2(real, k, 'real'), _neighbour_radii2(fake, k, 'fake')
+  if real_radii2 is None:
+    real_radii2 = neighbour_radii2(real, k, 'real')
+  fake_radii2 = neighbour_radii2(fake, k, 'fake')
   in_real = np.zeros(len(fake), bool)
   in_fake = np.zeros(len(real), bool)
-  for rows, d2 in _squared_distances(real, fake):
+  for rows, d2 in squared_distances(real, fake):
     in_real |= (d2 <= real_radii2[rows, None]).any(axis=0)
     in_fake[rows] = (d2 <= fake_radii2).any(axis=1)
   return float(in_real.mean()), float(in_fake.mean())
 
 
-def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
+def density_coverage(
+  real: np.ndarray, fake: np.ndarray, k: int = 5, real_radii2: np.ndarray | None = None
+) -> tuple[float, float]:
   """Density (may exceed 1) and coverage: precision and recall made robust to outliers.
 
   real: (N, D), fake: (M, D). Naeem et al. 2020, equations 5 and 6. Density: the number of real
   points' k-neighbourhoods that a fake point lies in, over k, on average. Coverage: the part of the
-  real points whose k-neighbourhood holds a fake point.
+  real points whose k-neighbourhood holds a fake point. real_radii2: as for `precision_recall`.
   """
   real, fake = _features(real, 'real'), _features(fake, 'fake')
-  radii2 = _neighbour_radii2(real, k, 'real')
+  radii2 = neighbour_radii2(real, k, 'real') if real_radii2 is None else real_radii2
   inside = covered = 0
-  for rows, d2 in _squared_distances(real, fake):
+  for rows, d2 in squared_distances(real, fake):
     hits = d2 < radii2[rows, None]
     inside += np.count_nonzero(hits)
     covered += np.count_nonzero(hits.any(axis=1))
@@ -221,7 +236,7 @@ def _features(array: np.ndarray, name: str) -> np.ndarray:
   return array
 
 
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
   """Yields slices of x's rows with |x_i − y_j|², (rows, len(y))."""
   if x.shape[1] != y.shape[1]:
     raise ValueError(
@@ -233,12 +248,15 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np
     yield rows, np.maximum(x2[rows, None] + y2 - 2 * (x[rows] @ y.T), 0)
 
 
-def _neighbour_radii2(x: np.ndarray, k: int, name: str) -> np.ndarray:
-  """Squared distance of every row to its k-th nearest other row, (N,)."""
+def neighbour_radii2(x: np.ndarray, k: int, name: str) -> np.ndarray:
+  """Squared distance of every row of x (N, D) to its k-th nearest other row, (N,).
+
+  name: what errors call the rows. ValueError where there are no k others.
+  """
   if not 1 <= k < len(x):
     raise ValueError(f'k={k} neighbours among {len(x)} {name} images; use 1 ≤ k < {len(x)}.')
   radii2 = np.empty(len(x))
-  for rows, d2 in _squared_distances(x, x):
+  for rows, d2 in squared_distances(x, x):
     np.fill_diagonal(d2[:, rows], np.inf)  # a point isn't its own neighbour
     radii2[rows] = np.partition(d2, k - 1, axis=1)[:, k - 1]
   return radii2

@@ -46,7 +46,8 @@ def evaluate(
     data_dir = Path(config.data.dir).expanduser()
     reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
   conditions = scoring.conditions(settings, reference)
-  known = [{k: v for k, v in line.items() if k not in ('distance', 'metrics')} for line in lines]
+  found_out = ('distance', 'metrics', 'errors', 'deviations')
+  known = [{k: v for k, v in line.items() if k not in found_out} for line in lines]
   todo = []
   for sample_set in sample_sets(config.sample, step):
     line = _as_read(_provenance(config, workdir, sample_set) | conditions)
@@ -58,7 +59,14 @@ def evaluate(
   for sample_set, line in todo:
     found, labels = _features(workdir, sample_set, n, extractor, progress)
     has_labels = extractor.labels_of == config.data.name
-    line |= scoring.results(found, reference, extractor, labels if has_labels else None)
+    line |= scoring.results(
+      found,
+      reference,
+      extractor,
+      labels if has_labels else None,
+      in_turn=labels if config.sample.labels == 'balanced' else None,
+      seed=config.sample.seed,
+    )
     lines.append(line)
     files.write_text(path, files.json_lines(lines))
     shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cfg_jax.core.errors import UserError
-from cfg_jax.evaluate import features, make_reference, metrics, references
+from cfg_jax.evaluate import errors, features, make_reference, metrics, references
 from cfg_jax.evaluate.features import Extractor, Features
 from cfg_jax.evaluate.images import open_images
 from cfg_jax.evaluate.references import Reference
@@ -59,16 +59,75 @@ def conditions(settings: dict, reference: Reference) -> dict:
 
 
 def results(
-  found: Features, reference: Reference, extractor: Extractor, labels: np.ndarray | None = None
+  found: Features,
+  reference: Reference,
+  extractor: Extractor,
+  labels: np.ndarray | None = None,
+  *,
+  in_turn: np.ndarray | None = None,
+  seed: int | None = None,
 ) -> dict:
-  """What a line says of the numbers: `metrics`, and which of them is the Fréchet `distance`.
+  """What a line says of the numbers: `metrics`, which of them is the Fréchet `distance`, `errors`.
 
   labels: (N,) ints, where the extractor's classes are the samples' own: adds the accuracy.
+  in_turn: (N,), labels of which every such set has as many of each. seed: of the samples' noise:
+  adds `deviations` of the distance and of IS, see `errors.deviations`.
   """
   values = compare(found, reference, extractor)
+  name = distance_name(found.moments.n, extractor)
+  told = {'distance': name, 'metrics': values}
+  right = None
   if labels is not None:
-    values['accuracy'] = float(np.mean(found.logits.argmax(axis=1) == labels))
-  return {'distance': distance_name(found.moments.n, extractor), 'metrics': values}
+    right = (found.logits.argmax(axis=1) == labels).astype(float)
+    values['accuracy'] = float(np.mean(right))
+  spreads, deviations = {}, {}
+  for metric, influence in _influences(found, reference, extractor, values, in_turn).items():
+    strata = None if in_turn is None else in_turn[: len(influence)]
+    n = len(influence) if metric == 'IS' else found.moments.n  # IS may be of its parts
+    spreads[metric] = errors.standard_error(influence, n, strata)
+    if metric in (name, 'IS') and seed is not None:
+      deviations[metric] = errors.rounded(errors.deviations(influence, seed, strata))
+  if right is not None:
+    spreads['accuracy'] = errors.standard_error(right, len(right), in_turn)
+  if 'KID' in spreads:  # and which subsets were drawn
+    drawn = values['KID_std'] / METRIC_SETTINGS['kid_subsets'] ** 0.5
+    spreads['KID'] = float(np.hypot(spreads['KID'], drawn))
+  told['errors'] = {k: spreads[k] for k in values if k in spreads}
+  return told | ({'deviations': deviations} if deviations else {})
+
+
+def _influences(
+  found: Features,
+  reference: Reference,
+  extractor: Extractor,
+  values: dict[str, float],
+  in_turn: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+  """Every metric's influences, see `errors`, (N,); of sFD those of some images.
+
+  Where labels are left to chance, those on IS are its ten parts themselves: each has its own p(y).
+  """
+  m = METRIC_SETTINGS
+  mean, cov = found.moments.mean, found.moments.cov
+  out = {
+    distance_name(found.moments.n, extractor): errors.frechet(
+      found.kept, mean, cov, reference.mean, reference.cov
+    )
+  }
+  if found.spatial is not None and reference.spatial is not None:
+    moments = found.spatial.mean, found.spatial.cov
+    name = next(k for k in values if k.startswith('s'))
+    out[name] = errors.frechet(found.spatial_kept, *moments, *reference.spatial)
+  if in_turn is None:
+    out['IS'] = np.array(metrics.split_scores(found.probs, m['is_splits'], m['is_shuffle_seed']))
+  else:
+    out['IS'] = errors.inception_score(found.probs, values['IS'])
+  if reference.features is not None:
+    out['KID'] = errors.kid(reference.features, found.kept)
+    k, wide = m['precision_recall_k'], m['density_coverage_k']
+    radii2 = reference.radii2(k), reference.radii2(wide)
+    out |= errors.manifolds(reference.features, found.kept, k, wide, *radii2)
+  return out
 
 
 def compare(found: Features, reference: Reference, extractor: Extractor) -> dict[str, float]:
@@ -89,11 +148,12 @@ def compare(found: Features, reference: Reference, extractor: Extractor) -> dict
     values['KID'], values['KID_std'] = metrics.kid(
       real, found.kept, m['kid_subsets'], min(m['kid_subset_size'], n, len(real)), m['kid_seed']
     )
+    k, wide = m['precision_recall_k'], m['density_coverage_k']
     values['precision'], values['recall'] = metrics.precision_recall(
-      real, found.kept, m['precision_recall_k']
+      real, found.kept, k, reference.radii2(k)
     )
     values['density'], values['coverage'] = metrics.density_coverage(
-      real, found.kept, m['density_coverage_k']
+      real, found.kept, wide, reference.radii2(wide)
     )
   return values
 

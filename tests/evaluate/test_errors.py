@@ -1,0 +1,133 @@
+"""Errors of metrics against the spread of metrics that are drawn again and again."""
+
+import numpy as np
+import pytest
+
+from cfg_jax.evaluate import errors, scoring
+from cfg_jax.evaluate.features import Features
+from cfg_jax.evaluate.references import Reference
+from cfg_jax.evaluate.statistics import Moments
+
+DIM, CLASSES, N, DRAWS = 8, 5, 300, 40
+MEANS = np.random.RandomState(0).normal(size=(CLASSES, DIM)) * 1.5
+MIX = np.random.RandomState(1).normal(size=(DIM, DIM)) / DIM**0.5
+
+
+class Extractor:
+  name, is_public = 'x', False
+
+
+def draw(rng, n, labels=None, scale=1.0):
+  """Features of n images and their labels, at random unless they are given."""
+  labels = rng.integers(CLASSES, size=n) if labels is None else labels
+  return np.maximum(MEANS[labels] + scale * rng.normal(size=(n, DIM)) @ MIX, -1), labels
+
+
+def found(rows):
+  """As an extractor would find them, with its features as spatial ones too."""
+  logits = -((rows[:, None] - MEANS) ** 2).sum(-1)
+  moments = Moments.of(rows)
+  return Features(moments, moments, logits, rows, '', rows)
+
+
+REAL, _ = draw(np.random.default_rng(2), 1000)
+MOMENTS = Moments.of(REAL)
+REFERENCE = Reference(
+  'real', '', MOMENTS.mean, MOMENTS.cov, (MOMENTS.mean, MOMENTS.cov), features=REAL
+)
+
+
+@pytest.fixture(autouse=True)
+def few_subsets(monkeypatch):
+  monkeypatch.setitem(scoring.METRIC_SETTINGS, 'kid_subsets', 2)
+
+
+def lines(in_turn, count=DRAWS):
+  """Lines of N images each."""
+  rng, out = np.random.default_rng(3), []
+  fixed = np.arange(N) % CLASSES if in_turn else None
+  for _ in range(count):
+    rows, labels = draw(rng, N, fixed, 1.3)
+    strata = labels if in_turn else None
+    here = found(rows)
+    out.append(
+      scoring.results(here, REFERENCE, Extractor(), labels, in_turn=strata, seed=len(out))
+    )
+  return out
+
+
+@pytest.mark.parametrize('in_turn', [False, True])
+def test_every_metric_has_the_error_that_drawing_again_shows(in_turn):
+  """Within what 40 draws can show: their spread is known to 11 %."""
+  drawn = lines(in_turn)
+  assert drawn[0]['errors'].keys() == drawn[0]['metrics'].keys() - {'IS_std', 'KID_std'}
+  for name in drawn[0]['errors']:
+    true = np.std([line['metrics'][name] for line in drawn], ddof=1)
+    told = np.mean([line['errors'][name] for line in drawn])
+    # What leaves images out (recall, coverage) can only overrate, and so does IS within classes.
+    most = 2.6 if name in ('recall', 'coverage', 'IS') else 1.35
+    assert 0.78 < told / true < most, (name, true, told)
+
+
+def test_fixed_labels_make_the_distance_surer():
+  free, fixed = ([x['errors']['FD-x'] for x in lines(t, count=12)] for t in (False, True))
+  assert np.mean(fixed) < 0.92 * np.mean(free)
+
+
+def test_deviations_have_the_error_as_spread_and_tell_differences():
+  rng, pairs, labels = np.random.default_rng(4), [], np.arange(N) % CLASSES
+  for seed in range(DRAWS):  # the same noise under another w
+    rows, _ = draw(rng, N, labels, 1.3)
+    pair = [
+      scoring.results(found(x), REFERENCE, Extractor(), in_turn=labels, seed=seed)
+      for x in (rows, 1.02 * rows + 0.02)
+    ]
+    pairs.append(pair)
+  for name in ('FD-x', 'IS'):
+    spread = [np.std(a['deviations'][name]) / a['errors'][name] for a, _ in pairs]
+    np.testing.assert_allclose(np.mean(spread), 1, atol=0.05)
+  difference = [b['metrics']['FD-x'] - a['metrics']['FD-x'] for a, b in pairs]
+  told = [
+    np.std(np.subtract(b['deviations']['FD-x'], a['deviations']['FD-x'])) for a, b in pairs
+  ]
+  alone = np.mean([a['errors']['FD-x'] for a, _ in pairs])
+  assert 0.75 < np.mean(told) / np.std(difference, ddof=1) < 1.35
+  assert np.mean(told) < alone / 3  # far less than two errors in quadrature
+
+
+def test_the_sign_of_an_image_is_that_of_its_index_and_seed():
+  values = np.zeros((3, 40))
+  values[0, 7], values[1, 7], values[2, 8] = 1, 1, 1
+  a, b, c = (errors.deviations(v, seed=5) for v in values)
+  np.testing.assert_array_equal(a, b)
+  assert (a != c).any() and (errors.deviations(values[0], seed=6) != a).any()
+  longer = errors.deviations(np.r_[values[0], np.zeros(40)], seed=5)
+  assert np.corrcoef(longer, a)[0, 1] > 0.99
+
+
+def test_of_a_singular_covariance_the_influence_is_that_of_a_small_change():
+  """Fewer images than features: against one image's weight being changed by a little."""
+  rows, to = draw(np.random.default_rng(5), 6)[0], MOMENTS
+  from cfg_jax.evaluate.metrics import frechet_distance
+
+  def distance(weights):
+    weights = weights / weights.sum()
+    mean = weights @ rows
+    cov = (weights[:, None] * (rows - mean)).T @ (rows - mean)
+    return frechet_distance(mean, cov, to.mean, to.cov), mean, cov
+
+  even = np.ones(6)
+  _, mean, cov = distance(even)
+  got = errors.frechet(rows, mean, cov, to.mean, to.cov)
+  step = 1e-4
+  for i in range(6):
+    up, down = (distance(even + s * step * np.eye(6)[i])[0] for s in (1, -1))
+    slope = (up - down) / (2 * step) * 6
+    np.testing.assert_allclose(got[i] - got.mean(), slope, rtol=1e-3, atol=1e-3)
+
+
+def test_a_class_of_one_image_is_no_class():
+  values = np.arange(10.0)
+  labels = np.r_[np.zeros(9), 1]
+  assert errors.standard_error(values, 10, labels) == errors.standard_error(values, 10)
+  np.testing.assert_allclose(errors.standard_error(values, 10), np.std(values, ddof=1) / 10**0.5)
