@@ -30,7 +30,7 @@ def standard_error(influence: np.ndarray, n: int, labels: np.ndarray | None = No
 
 
 def deviations(influence: np.ndarray, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
-  """What REPLICATES redrawn sets would move a metric by: (REPLICATES,), mean 0, the error as spread.
+  """What redrawn sets would move a metric by: (REPLICATES,), mean 0, its error as spread.
 
   Every image's influence is taken with a random sign (a wild bootstrap), the same sign for image i
   wherever the seed of the samples is the same: differences of metrics from one noise have the

@@ -10,7 +10,7 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core import files
 from cfg_jax.core.progress import Progress
 from cfg_jax.core.versions import VERSION
-from cfg_jax.evaluate import features, make_reference, scoring
+from cfg_jax.evaluate import features, make_reference, real, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.metrics import SPREADS
@@ -55,6 +55,7 @@ def evaluate(
       todo.append((sample_set, line))
   if not todo:
     return
+  real.write(config, workdir, n, extractor, reference)
   progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
   for sample_set, line in todo:
     found, labels = _features(workdir, sample_set, n, extractor, progress)

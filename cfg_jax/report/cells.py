@@ -235,7 +235,8 @@ def sampler_text(settings: dict) -> str:
   """The sampler of settings in words: solver, grid and steps; empty where there is none."""
   name, grid, num_steps = (settings.get(k) for k in _SAMPLER)
   on = f' on {grid}' if grid else ''
-  return f'{name}{on}, {format_value(num_steps)} steps' if name else ''
+  steps = f', {format_value(num_steps)} steps' if num_steps else ''
+  return f'{name}{on}{steps}' if name else ''
 
 
 def names(settings: Sequence[dict], fields: dict[str, str]) -> list[str]:

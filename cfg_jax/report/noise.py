@@ -17,7 +17,7 @@ _T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18,
 
 
 class Difference(NamedTuple):
-  """A difference of two numbers: nan as error where none is known; `bound`, how many errors count."""
+  """A difference of two numbers, its error (nan: not known), and how many errors count."""
 
   value: float
   error: float

@@ -13,6 +13,7 @@ from cfg_jax.report.told import told
 
 P_UNCOND = 'method.p_uncond'
 SEEDS = ('seed', 'sample.seed')
+UNKNOWN = ' (No errors are recorded.)'
 METHOD = (
   '± is one standard error: over seeds where a curve is the mean of several, else over the '
   'samples, as they would be drawn again from other noise. “Within noise” is what is less than '
@@ -81,7 +82,7 @@ def _together(verdicts: Sequence[str]) -> str:
 def _by(d: Difference) -> str:
   """How large a difference is, and whether that is noise."""
   if not d.known:
-    return f'{abs(d.value):.3g}, with no error known'
+    return f'{abs(d.value):.3g}'
   return told(abs(d.value), d.error) + ('' if d.clear else ', within noise')
 
 
@@ -108,6 +109,7 @@ def _least(curve: Curve) -> tuple[str, str]:
   against = [f'{_at(curve, metric, j)} at w = {w[j]:g} (more by {_by(more[j])})' for j in ends]
   line = f'{metric} is least at w = {w[least]:g}: {_at(curve, metric, least)}, against '
   line += f'{" and ".join(against)}.'
+  line += '' if all(d.known for d in more.values()) else UNKNOWN
   if w[least] <= 0:
     near = [j for j in others if w[j] > 0 and not more[j].clear]
     return ('noise' if near else 'no'), line
@@ -136,12 +138,12 @@ def _rises(curve: Curve) -> tuple[str, str]:
     verdict = 'noise' if whole.known and not whole.clear else 'yes' if whole.value > 0 else 'no'
     return verdict, line + (' and never falls.' if whole.value > 0 else '.')
   clear = [j for j in falls if steps[j].clear]
+  beyond = f'{len(clear)} of them by more than noise, ' if whole.known else ''
   most = min(clear or falls, key=lambda j: steps[j].value)
   line += (
-    f'; it falls on {len(falls)} of {len(steps)} steps in w, {len(clear)} of them by more than '
-    f'noise, most from w = {w[known[most]]:g} to {w[known[most + 1]]:g} '
-    f'(by {_by(steps[most])}).'
-  )
+    f'; it falls on {len(falls)} of {len(steps)} steps in w, {beyond}most from '
+    f'w = {w[known[most]]:g} to {w[known[most + 1]]:g} (by {_by(steps[most])}).'
+  ) + ('' if whole.known else UNKNOWN)
   if not whole.clear:
     return 'noise', line
   if whole.value < 0:
