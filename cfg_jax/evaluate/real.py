@@ -10,6 +10,7 @@ import numpy as np
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
+from cfg_jax.data.names import class_names
 from cfg_jax.evaluate import features, scoring
 from cfg_jax.evaluate.features import BATCH, Extractor
 from cfg_jax.evaluate.references import Reference
@@ -73,6 +74,7 @@ def _make(config, path, n, extractor, reference):
   told['errors'] = {k: v * left for k, v in told['errors'].items()}
   told |= {'dataset': config.data.name, 'n': n, 'of': of, 'seed': SEED}
   told |= {'extractor_sha256': extractor.sha256, 'reference_sha256': reference.sha256}
+  told['classes'] = class_names(config.data.name, path.parents[1])
   classes = sorted(shown)
   count = min(SHOWN[0], len(classes))
   picked = [classes[j * len(classes) // count] for j in range(count)]

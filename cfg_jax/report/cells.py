@@ -39,7 +39,8 @@ class Results(NamedTuple):
   metrics: dict[str, Metric | None]
   notes: tuple[str, ...]
   models: dict[str, str]  # what each run trained, its seed apart
-  unevaluated: tuple[dict, ...] = ()  # samples on disk that no line is of, as cells
+  unevaluated: tuple[dict, ...]  # samples on disk that no line is of, as cells
+  workdir: Path
 
   @property
   def told(self) -> list[str]:
@@ -107,7 +108,9 @@ def read(workdir: Path, axis: str) -> Results:
   rest = tuple(c for _, c in sorted(((json.dumps(c), c) for c in unevaluated), key=key))
   runs = {run: runs[run] for run in dict.fromkeys([*(c['run'] for c in ordered), *sorted(runs)])}
   models = {run: runs_lib.trained(folder) for run, folder in runs.items()}
-  return Results(runs, ordered, _short(columns), _metrics(ordered), tuple(notes), models, rest)
+  return Results(
+    runs, ordered, _short(columns), _metrics(ordered), tuple(notes), models, rest, workdir
+  )
 
 
 def _lines(path: Path) -> list[dict]:
@@ -234,7 +237,7 @@ def telling(settings: Sequence[dict], fields: Iterable[str]) -> list[str]:
 def sampler_text(settings: dict) -> str:
   """The sampler of settings in words: solver, grid and steps; empty where there is none."""
   name, grid, num_steps = (settings.get(k) for k in _SAMPLER)
-  on = f' on {grid}' if grid else ''
+  on = f' on {grid} grid' if grid else ''
   steps = f', {format_value(num_steps)} steps' if num_steps else ''
   return f'{name}{on}{steps}' if name else ''
 

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from cfg_jax.report.curves import Curve
 from cfg_jax.report.study import Published
@@ -79,8 +81,8 @@ class Frame(NamedTuple):
   axis: str
   scale: str = 'linear'  # of x: 'linear', 'log' or 'symlog'
   least: bool = False  # whether the least y of each line is marked
-  log_y: bool = False
-  turns: bool = False  # whether it is said where the first line starts, turns and ends
+  logs: tuple[str, ...] = ()  # what is on a log scale, if it is of several sizes
+  turns: bool = False  # whether it is said where a line starts, turns and ends
 
   @property
   def title(self) -> str:
@@ -105,8 +107,8 @@ def lines_of(curves: Sequence[Curve], published: Sequence[Published], axis: str)
 def frames(distance: str, axis: str, scale: str) -> list[Frame]:
   """The charts of a panel: IS over the distance, and each over the axis."""
   return [
-    Frame(distance, 'IS', axis, turns=True),
-    Frame(axis, distance, axis, scale, least=True),
+    Frame(distance, 'IS', axis, logs=(distance,), turns=True),
+    Frame(axis, distance, axis, scale, least=True, logs=(distance,)),
     Frame(axis, 'IS', axis, scale),
   ]
 
@@ -123,8 +125,6 @@ def draw(ax: Axes, lines: Sequence[Line], frame: Frame) -> None:
   """Draws the lines, the first on top, with their errors; a ring is round the least of each."""
   ax.set(xlabel=frame.x, ylabel=frame.y)
   _set_scale(ax, lines, frame)
-  if frame.log_y:
-    ax.set_yscale('log')
   for j, line in enumerate(lines):
     known, look = points(line, frame), look_of(line, frame) | {'zorder': 2.9 - j / len(lines)}
     shade = {'color': look['color'], 'gid': f'band-{j}'}
@@ -152,9 +152,9 @@ def _draw_errors(ax: Axes, line: Line, frame: Frame, look: dict) -> None:
         bars(at[known], (middle - error)[known], (middle + error)[known], **look)
 
 
-def label(figure: Figure, ax: Axes, lines: Sequence[Line], frame: Frame) -> None:
-  """Says where the first line starts, turns and ends, where no line is in the way."""
-  first = points(lines[0], frame) if lines else []
+def label(figure: Figure, ax: Axes, lines: Sequence[Line], frame: Frame, named: int = 0) -> None:
+  """Says where a line, the first by default, starts, turns and ends, if nothing is in the way."""
+  first = points(lines[named], frame) if lines else []
   if not frame.turns or len(first) < 3:
     return
   figure.draw_without_rendering()  # now places are known
@@ -219,17 +219,34 @@ def look_of(line: Line, frame: Frame | None = None) -> dict:
 
 
 def _set_scale(ax: Axes, lines: Sequence[Line], frame: Frame) -> None:
-  """The scale of x, with ticks at 1, 2 and 5 times powers of ten, and at the largest value."""
-  known = np.concatenate([points(line, frame)[:, 0] for line in lines])
-  if frame.scale == 'linear' or not known.any():
-    return
+  """The scales of x and y; a distance of many sizes, and what `logs` says, is on a log scale."""
+  for k, axis in enumerate((ax.xaxis, ax.yaxis)):
+    name, scale = (frame.x, frame.y)[k], frame.scale if k == 0 else 'linear'
+    known = np.concatenate([points(line, frame)[:, k] for line in lines] or [[]])
+    if not known.any():
+      continue
+    if name in frame.logs and known.min() > 0 and known.max() > 3 * known.min():
+      scale = 'log'
+    if scale != 'linear':
+      _set_ticks(axis, known, scale)
+
+
+def _set_ticks(axis: Axis, known: np.ndarray, scale: str) -> None:
+  """A log or symlog scale, ticks at 1, 2 and 5 times powers of ten, and at the largest value."""
   least = np.abs(known[known != 0]).min()
-  symlog = frame.scale == 'symlog'
-  ax.set_xscale(frame.scale, **({'linthresh': least, 'linscale': 0.5} if symlog else {}))
+  symlog = scale == 'symlog'
+  set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
+  set_scale(scale, **({'linthresh': least, 'linscale': 0.5} if symlog else {}))
   ticks = [m * 10.0**e for e in range(-9, 10) for m in (1, 2, 5)]
   ticks += [0, *(-t for t in ticks)] if symlog else []
   shown = [t for t in sorted(ticks) if known.min() <= t <= known.max() and not 0 < abs(t) < least]
+  if len(shown) < 4 and not symlog:  # less than a decade: the values themselves, or more ticks
+    own = sorted(set(known.tolist()))
+    ticks = [m * 10.0**e for e in range(-9, 10) for m in (1, 1.5, 2, 3, 4, 5, 7)]
+    shown = [t for t in ticks if known.min() <= t <= known.max()]
+    if len(own) <= 6 and all(b > 1.2 * a for a, b in zip(own, own[1:])):
+      shown = own
   if not shown or known.max() > 1.5 * shown[-1]:
-    shown.append(known.max())
-  ax.set_xticks(shown, [f'{t:g}' for t in shown])
-  ax.minorticks_off()
+    shown.append(float(f'{known.max():.3g}'))
+  axis.set_ticks(shown, [f'{t:.3g}' for t in shown])
+  axis.set_minor_locator(NullLocator())

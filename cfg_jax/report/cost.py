@@ -57,8 +57,8 @@ def _panel(results: Results, cells: list[dict], x: float, distance: str) -> Pane
     calls = np.array([_calls(c.settings | {STEPS: int(s)}) for s in c.x], float)
     values = {CALLS: calls, steps: c.x} | c.metrics
     lines.append(Line(c.name, values, j, errors=c.errors))
-  frames = [Frame(CALLS, y, steps, 'log') for y in (distance, 'IS')]
-  frames += [Frame(SECONDS, distance, steps, 'log')]
+  frames = [Frame(CALLS, y, steps, 'log', logs=(distance,)) for y in (distance, 'IS')]
+  frames += [Frame(SECONDS, distance, steps, 'log', logs=(distance,))]
   return Panel(x, lines, frames)
 
 

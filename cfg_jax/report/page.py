@@ -114,7 +114,7 @@ def to_html(results: Results, study: Study) -> str:
     sets=sets,
     floors=floors,
     choices=choices,
-    todo=_todo(results),
+    todo=runs.next_steps(results.workdir, _lacking(results)),
   )
 
 
@@ -151,14 +151,10 @@ def _floors(found: Sequence[dict]) -> list[dict]:
 _DRAWING = ('dataset', 'n', 'of', 'seed', 'extractor_sha256', 'reference_sha256')
 
 
-def _todo(results: Results) -> list[dict]:
-  """What each run that is not evaluated lacks, and the commands."""
+def _lacking(results: Results) -> list[Path]:
+  """The runs that nothing is known of in numbers."""
   evaluated = {c['run'] for c in results.cells}
-  out = []
-  for run, folder in results.runs.items():
-    if run not in evaluated:
-      out.append({'run': run, 'steps': runs.next_steps(folder, False)})
-  return out
+  return [folder for run, folder in results.runs.items() if run not in evaluated]
 
 
 def _own(file: str) -> str:
@@ -166,8 +162,8 @@ def _own(file: str) -> str:
   return resources.files(__package__).joinpath(file).read_text(encoding='utf-8')
 
 
-def _explorer(results: Results, axis: str) -> tuple[list[dict], list[str], list[str]]:
-  """Sheets of pictures with their metrics, the settings to choose among them by, and notes."""
+def _explorer(results: Results, axis: str) -> tuple[list[dict], list[tuple], list[str]]:
+  """Sheets of pictures with their metrics, (setting, its values) to choose by, and notes."""
   shown, notes = pictures.choose(results, axis, MAX_PIXEL_BYTES)
   sets = []
   for p in shown:
@@ -177,13 +173,14 @@ def _explorer(results: Results, axis: str) -> tuple[list[dict], list[str], list[
       [(k, results.text(c, k)) for k in results.told if k in c['metrics']]
       for c in (cells[x] for x in p.x)
     ]
-    names = runs.class_names(results.runs[p.settings['run']])
+    names = runs.classes(results.runs[p.settings['run']])
     sets.append(pictures.embed(p, results.fields, names) | {'metrics': metrics})
   settings = [s['settings'] for s in sets]
   varying = cells_lib.telling(settings, [k for k in results.fields.values() if k != 'run'])
   if len({tuple(s.get(k) for k in varying) for s in settings}) < len(settings):
     varying.insert(0, 'run')
-  return sets, varying, notes
+  values = [list(dict.fromkeys(s.get(k, '') for s in settings)) for k in varying]
+  return sets, list(zip(varying, values)), notes
 
 
 def _table(results: Results, axis: str) -> dict:

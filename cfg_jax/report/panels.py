@@ -53,7 +53,7 @@ def of_results(results: Results, study: Study, floors: Sequence[dict]) -> tuple[
         'distance': distance,
         'findings': study.findings(ours),
         'about': _about(ours),
-        'charts': _drawn(lines, frames, first),
+        'charts': _drawn(lines, frames, first, min(on)),
         'legend': [
           (first + j, Markup(svg.key(x)), x.name, j not in on and j < len(ours))
           for j, x in enumerate(lines)
@@ -67,8 +67,10 @@ def of_results(results: Results, study: Study, floors: Sequence[dict]) -> tuple[
   return panels, count
 
 
-def _drawn(lines: Sequence[Line], frames: Sequence[Frame], first: int) -> list[tuple[str, Markup]]:
-  drawn = [(frame, svg.svg(lines, frame, first)) for frame in frames]
+def _drawn(
+  lines: Sequence[Line], frames: Sequence[Frame], first: int, named: int = 0
+) -> list[tuple[str, Markup]]:
+  drawn = [(frame, svg.svg(lines, frame, first, named)) for frame in frames]
   ring = '; a ring is round the least of each curve'
   return [(f.title + (ring if f.least else ''), Markup(chart)) for f, chart in drawn if chart]
 
@@ -155,7 +157,7 @@ def of_training(logs: Sequence[Training], first: int) -> tuple[dict | None, int]
     lines.append(Line(log.run, values, j))
   names = {'loss': 'loss', 'grad_norm': "the gradient's norm", 'images_per_s': 'images/s'}
   lines = [x._replace(values={names.get(k, k): v for k, v in x.values.items()}) for x in lines]
-  frames = [Frame('step', name, 'step', log_y=name == 'loss') for name in names.values()]
+  frames = [Frame('step', name, 'step', logs=('loss',)) for name in names.values()]
   drawn = _drawn(lines, frames, first)
   if not drawn:
     return None, first

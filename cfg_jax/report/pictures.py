@@ -11,6 +11,7 @@ import numpy as np
 
 from cfg_jax.core import pictures
 from cfg_jax.core.errors import UserError
+from cfg_jax.data.names import named
 from cfg_jax.generate import store
 from cfg_jax.report import cells as cells_lib
 from cfg_jax.report.cells import SAMPLES, Results, format_value, is_setting
@@ -124,7 +125,7 @@ def _thin(values: list[float], count: int) -> list[float]:
   return [values[j] for j in np.unique(places)]
 
 
-def embed(shown: Pictures, fields: dict[str, str], names: Sequence[str] = ()) -> dict:
+def embed(shown: Pictures, fields: dict[str, str], names: list[str] | None = None) -> dict:
   """Sheets of one setting as data URIs: sheet k has each class's k-th noise, one a row.
 
   fields: the short names of settings; names: of classes, if they have any.
@@ -138,7 +139,7 @@ def embed(shown: Pictures, fields: dict[str, str], names: Sequence[str] = ()) ->
     'name': shown.name,
     'settings': {fields[k]: format_value(v) for k, v in shown.settings.items()},
     'x': [f'{x:g}' for x in shown.x],
-    'classes': [named(int(c), names) for c in np.unique(shown.labels)],
+    'classes': [named(int(c), names or []) for c in np.unique(shown.labels)],
     'indices': [[int(shown.indices[rows[k]]) for rows in of_class] for k in range(noises)],
     'pitch': (width + gap, height + gap),  # of a tile and the gap after it
     'gap': gap,
@@ -147,7 +148,7 @@ def embed(shown: Pictures, fields: dict[str, str], names: Sequence[str] = ()) ->
   }
 
 
-def of_real(told: dict, names: Sequence[str] = ()) -> dict:
+def of_real(told: dict, names: list[str] | None = None) -> dict:
   """A sheet of real images: rows are classes, along a row the first of those drawn."""
   labels = told['labels']
   of_class = [np.flatnonzero(labels == c) for c in np.unique(labels)]
@@ -156,18 +157,13 @@ def of_real(told: dict, names: Sequence[str] = ()) -> dict:
   height, width = images.shape[2:4]
   gap = max(1, height // 16)
   return {
-    'classes': [named(int(c), names) for c in np.unique(labels)],
+    'classes': [named(int(c), names or []) for c in np.unique(labels)],
     'x': [''] * columns,
     'pitch': (width + gap, height + gap),
     'gap': gap,
     'scale': _scale(width, columns),
     'sheets': [_sheet(images, gap)],
   }
-
-
-def named(label: int, names: Sequence[str]) -> str:
-  """The name of a class, its number where it has none."""
-  return names[label] if 0 <= label < len(names) else str(label)
 
 
 def _scale(width: int, columns: int) -> float:

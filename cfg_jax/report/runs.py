@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 from cfg_jax.core import files
 from cfg_jax.core.config import flat
 from cfg_jax.core.errors import UserError
+from cfg_jax.data.names import class_names
 
 LOG = 'metrics.jsonl'
 
@@ -113,32 +116,50 @@ def _number(value: object) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def class_names(folder: Path) -> list[str]:
+def classes(folder: Path) -> list[str]:
   """The names of the classes of the run's data, if the data is at hand and has any."""
   config = config_of(folder)
-  where = Path(str(config.get('data.dir'))).expanduser() / str(config.get('data.name'))
-  try:
-    labels = sorted(where.glob('*/*label.labels.txt'))
-    return labels[-1].read_text(encoding='utf-8').split('\n')[:-1] if labels else []
-  except (OSError, ValueError):
+  where = Path(str(config.get('data.dir'))).expanduser()
+  return class_names(str(config.get('data.name')), where)
+
+
+def next_steps(workdir: Path, lacking: Sequence[Path]) -> list[dict]:
+  """What to do for runs that are not evaluated, in its order: why, and the command.
+
+  lacking: their folders.
+  """
+  if not lacking:
     return []
+  again = ('Then this page again.', f'python -m cfg_jax.report --workdir {_quoted(workdir)}')
+  if (workdir / 'sweep.json').exists():
+    names = ', '.join(folder.name for folder in lacking)
+    why = f'It goes on from what is there; {names} {"has" if len(lacking) == 1 else "have"} no '
+    why += f'metrics yet.{_weights(lacking[0])}'
+    command = f'python -m cfg_jax.sweep --workdir {_quoted(workdir)} --retry'
+    return [{'what': 'The sweep', 'steps': [(why, command)]}]
+  return [
+    {'what': folder.resolve().name, 'steps': [*_steps_of_run(folder), again]} for folder in lacking
+  ]
 
 
-def next_steps(folder: Path, evaluated: bool) -> list[tuple[str, str]]:
-  """(why, command) of what this run still lacks, in the order in which to do it."""
+def _steps_of_run(folder: Path) -> list[tuple[str, str]]:
   config, log = config_of(folder), training(folder)[0]
-  at = f'--workdir {folder}'
-  steps = []
-  of_steps = config.get('train.num_steps')
+  at, steps, of_steps = f'--workdir {_quoted(folder)}', [], config.get('train.num_steps')
   if log and _number(of_steps) and log.steps[-1] < of_steps:
     why = f'It is at step {log.steps[-1]:.0f} of {of_steps}: the same command goes on.'
     steps.append((why, f'python -m cfg_jax.train --config … {at}'))
   if not any(folder.glob('samples/*/*/*.npz')):
     steps.append(('It has no samples.', f'python -m cfg_jax.generate {at}'))
-  if not evaluated:
-    why = 'It has no metrics.'
-    if config.get('evaluate.extractor') == 'inception':
-      why += ' (They need the FID Inception weights: in $CFG_JAX_INCEPTION, or fetched once.)'
-    steps.append((why, f'python -m cfg_jax.evaluate {at}'))
-    steps.append(('Then this page again.', f'python -m cfg_jax.report {at}'))
+  steps.append((f'It has no metrics.{_weights(folder)}', f'python -m cfg_jax.evaluate {at}'))
   return steps
+
+
+def _weights(folder: Path) -> str:
+  """What the metrics need, where it is not in the package."""
+  if config_of(folder).get('evaluate.extractor') != 'inception':
+    return ''
+  return ' They need the FID Inception weights: $CFG_JAX_INCEPTION=FILE, or fetched once.'
+
+
+def _quoted(path: Path) -> str:
+  return shlex.quote(str(path))

@@ -18,10 +18,11 @@ from cfg_jax.report.charts import LIGHT, Frame, Line, draw, label, look_of, poin
 from cfg_jax.report.told import told
 
 
-def svg(lines: Sequence[Line], frame: Frame, first: int = 0) -> str | None:
+def svg(lines: Sequence[Line], frame: Frame, first: int = 0, named: int = 0) -> str | None:
   """The chart as an <svg> for HTML; None where there is no point to draw.
 
-  first: the number of lines[0] among the page's; `data-group` counts on from it.
+  first: the number of lines[0] among the page's; `data-group` counts on from it. named: the line
+  that words are put beside.
   """
   if not any(len(points(line, frame)) for line in lines):
     return None
@@ -29,7 +30,7 @@ def svg(lines: Sequence[Line], frame: Frame, first: int = 0) -> str | None:
     figure = Figure(figsize=(400 / 72, 300 / 72), layout='constrained')
     ax = figure.subplots()
     draw(ax, lines, frame)
-    label(figure, ax, lines, frame)
+    label(figure, ax, lines, frame, named)
     root = _tree(figure)
   root.set('role', 'img')
   names = '; '.join(line.name for line in lines)
@@ -42,6 +43,7 @@ def svg(lines: Sequence[Line], frame: Frame, first: int = 0) -> str | None:
       _mark(group, lines[int(j)], frame)
     if kind == 'label':
       group.set('class', 'label')
+      group.set('data-group', str(first + named))
   return ElementTree.tostring(root, encoding='unicode')
 
 

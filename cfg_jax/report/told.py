@@ -9,7 +9,7 @@ def told(value: float, error: float) -> str:
     return ''
   if not math.isfinite(error):
     return f'{value:.4g}'
-  if error == 0:
+  if error <= 1e-9 * abs(value):
     return f'{value:.4g} ± 0'
   digits = 1 - math.floor(math.log10(error))
   if digits > 6:

@@ -50,9 +50,7 @@ def lines(in_turn, count=DRAWS):
     rows, labels = draw(rng, N, fixed, 1.3)
     strata = labels if in_turn else None
     here = found(rows)
-    out.append(
-      scoring.results(here, REFERENCE, Extractor(), labels, in_turn=strata, seed=len(out))
-    )
+    out.append(scoring.results(here, REFERENCE, Extractor(), labels, in_turn=strata, seed=len(out)))
   return out
 
 
@@ -87,9 +85,7 @@ def test_deviations_have_the_error_as_spread_and_tell_differences():
     spread = [np.std(a['deviations'][name]) / a['errors'][name] for a, _ in pairs]
     np.testing.assert_allclose(np.mean(spread), 1, atol=0.05)
   difference = [b['metrics']['FD-x'] - a['metrics']['FD-x'] for a, b in pairs]
-  told = [
-    np.std(np.subtract(b['deviations']['FD-x'], a['deviations']['FD-x'])) for a, b in pairs
-  ]
+  told = [np.std(np.subtract(b['deviations']['FD-x'], a['deviations']['FD-x'])) for a, b in pairs]
   alone = np.mean([a['errors']['FD-x'] for a, _ in pairs])
   assert 0.75 < np.mean(told) / np.std(difference, ddof=1) < 1.35
   assert np.mean(told) < alone / 3  # far less than two errors in quadrature
