@@ -62,7 +62,7 @@ class Line(NamedTuple):
   values: by the short name of the axis or the name of a metric, (N,), nan where one is unknown.
   style: the number of its colour and shape; None for grey, and without dashes for points alone.
   bands: by metric, the lower and upper values (N,) of a band to be shaded. errors: by metric, the
-  half length of bars (N,).
+  half length of bars (N,). level: it is the same at all x; where x is not the axis it is a point.
   """
 
   name: str
@@ -71,6 +71,7 @@ class Line(NamedTuple):
   dashed: bool = False
   bands: dict[str, tuple[np.ndarray, np.ndarray]] = {}
   errors: dict[str, np.ndarray] = {}
+  level: bool = False
 
 
 class Frame(NamedTuple):
@@ -201,13 +202,10 @@ def _path(ax: Axes, line: Line, frame: Frame) -> np.ndarray:
 def look_of(line: Line, frame: Frame | None = None) -> dict:
   """What a line looks like, in matplotlib's words.
 
-  Of a dashed one the points are not seen, and of a grey one that is not dashed only they are. A
-  grey dashed one is the same at all x: where x is not the axis, it is a point.
+  Of a dashed one the points are not seen, and of a grey one that is not dashed only they are.
   """
   colour = LIGHT['soft' if line.style is None else f's{line.style % 8}']
-  hollow = line.dashed
-  if line.style is None and line.dashed and frame and frame.x != frame.axis:
-    hollow = False
+  hollow = line.dashed and not (line.level and frame and frame.x != frame.axis)
   return {
     'color': colour,
     'linestyle': (0, (3, 2)) if hollow else 'none' if line.style is None else '-',

@@ -115,7 +115,7 @@ def _floor_line(floor: dict, ours: Sequence[Curve], distance: str, axis: str) ->
   ends = np.array([x.min(), x.max()])
   values = {k: np.full(2, v) for k, v in floor['metrics'].items()}
   name = f'{floor["n"]} real images'
-  return Line(name, {axis: ends} | values, None, dashed=True)
+  return Line(name, {axis: ends} | values, None, dashed=True, level=True)
 
 
 def _floor_text(floor: dict, distance: str) -> str:
