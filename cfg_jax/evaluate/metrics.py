@@ -100,14 +100,6 @@ def inception_score(
   probs: (N, K), rows p(y|x). Salimans et al. 2016, section 4. Each part has its own p(y), so order
   matters: samples sorted by class score far too low. `shuffle_seed=None` keeps the given order.
   """
-  scores = split_scores(probs, splits, shuffle_seed)
-  return float(np.mean(scores)), float(np.std(scores))
-
-
-def split_scores(
-  probs: np.ndarray, splits: int = 10, shuffle_seed: int | None = 2020
-) -> list[np.float64]:
-  """The Inception Score of each part, see `inception_score`."""
   p = np.asarray(probs, np.float64)
   if p.ndim != 2 or not 1 <= splits <= len(p):
     raise ValueError(
@@ -122,8 +114,8 @@ def split_scores(
   for i in range(splits):
     part = p[i * len(p) // splits : (i + 1) * len(p) // splits]
     # KL averaged over x is H(p(y)) − E_x H(p(y|x)).
-    scores.append(np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean()))
-  return scores
+    scores.append(np.exp(entropy(part.mean(axis=0)) - entropy(part).mean()))
+  return float(np.mean(scores)), float(np.std(scores))
 
 
 def kid(
@@ -222,8 +214,8 @@ def density_coverage(
   return inside / (k * len(fake)), covered / len(real)
 
 
-def _entropy(p: np.ndarray) -> np.ndarray:
-  """−Σ p log p over the last axis, with 0 log 0 = 0."""
+def entropy(p: np.ndarray) -> np.ndarray:
+  """−Σ p log p over the last axis, with 0 log 0 = 0: (…, K) → (…)."""
   return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
 
 

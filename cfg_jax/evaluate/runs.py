@@ -29,7 +29,8 @@ def evaluate(
   """Adds to workdir/evals.jsonl a line for every set of config.sample at `step` that has none yet.
 
   extractor: by default config.evaluate's. reference_path: what `make_reference.read_or_make` takes;
-  by default the reference is the training data. Raises UserError where config is not the run's,
+  by default the reference is the training data. Beside the lines it leaves what real images score,
+  see `real`. Raises UserError where config is not the run's,
   samples are missing or damaged, or the reference does not fit; lines written before stay.
   """
   workdir, n = Path(workdir), config.sample.num_samples
@@ -53,10 +54,8 @@ def evaluate(
     line = _as_read(_provenance(config, workdir, sample_set) | conditions)
     if line not in known:
       todo.append((sample_set, line))
-  if not todo:
-    return
-  real.write(config, workdir, n, extractor, reference)
-  progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
+  if todo:
+    progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
   for sample_set, line in todo:
     found, labels = _features(workdir, sample_set, n, extractor, progress)
     has_labels = extractor.labels_of == config.data.name
@@ -72,7 +71,9 @@ def evaluate(
     files.write_text(path, files.json_lines(lines))
     shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
     print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
-  progress.done()
+  if todo:
+    progress.done()
+  real.write(config, workdir, n, extractor, reference)
 
 
 def _as_read(line: dict) -> dict:

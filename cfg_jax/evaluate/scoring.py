@@ -80,20 +80,24 @@ def results(
   if labels is not None:
     right = (found.logits.argmax(axis=1) == labels).astype(float)
     values['accuracy'] = float(np.mean(right))
-  spreads, deviations = {}, {}
-  for metric, influence in _influences(found, reference, extractor, values, in_turn).items():
+  n, m = found.moments.n, METRIC_SETTINGS
+  drawn = errors.resamples(n, seed or 0, in_turn)
+  moved = {'IS': errors.inception_score(found.probs, drawn, m['is_splits'], m['is_shuffle_seed'])}
+  spreads = {'IS': float(np.std(moved['IS']))}
+  for metric, influence in _influences(found, reference, extractor, values).items():
     strata = None if in_turn is None else in_turn[: len(influence)]
-    n = len(influence) if metric == 'IS' else found.moments.n  # IS may be of its parts
     spreads[metric] = errors.standard_error(influence, n, strata)
-    if metric in (name, 'IS') and seed is not None:
-      deviations[metric] = errors.rounded(errors.deviations(influence, seed, strata))
+    if metric == name:
+      moved[metric] = errors.deviations(influence, drawn, strata)
   if right is not None:
     spreads['accuracy'] = errors.standard_error(right, len(right), in_turn)
   if 'KID' in spreads:  # and which subsets were drawn
     drawn = values['KID_std'] / METRIC_SETTINGS['kid_subsets'] ** 0.5
     spreads['KID'] = float(np.hypot(spreads['KID'], drawn))
   told['errors'] = {k: spreads[k] for k in values if k in spreads}
-  return told | ({'deviations': deviations} if deviations else {})
+  if seed is not None:
+    told['deviations'] = {k: errors.rounded(moved[k]) for k in (name, 'IS')}
+  return told
 
 
 def _influences(
@@ -101,12 +105,8 @@ def _influences(
   reference: Reference,
   extractor: Extractor,
   values: dict[str, float],
-  in_turn: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-  """Every metric's influences, see `errors`, (N,); of sFD those of some images.
-
-  Where labels are left to chance, those on IS are its ten parts themselves: each has its own p(y).
-  """
+  """Influences on every metric but IS and accuracy, see `errors`, (N,); on sFD of some images."""
   m = METRIC_SETTINGS
   mean, cov = found.moments.mean, found.moments.cov
   out = {
@@ -118,10 +118,6 @@ def _influences(
     moments = found.spatial.mean, found.spatial.cov
     name = next(k for k in values if k.startswith('s'))
     out[name] = errors.frechet(found.spatial_kept, *moments, *reference.spatial)
-  if in_turn is None:
-    out['IS'] = np.array(metrics.split_scores(found.probs, m['is_splits'], m['is_shuffle_seed']))
-  else:
-    out['IS'] = errors.inception_score(found.probs, values['IS'])
   if reference.features is not None:
     out['KID'] = errors.kid(reference.features, found.kept)
     k, wide = m['precision_recall_k'], m['density_coverage_k']
