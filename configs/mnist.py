@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
   config.train.ema_decay = 0.999
   config.train.checkpoint_every = 1000
 
-  config.sample.sampler.num_steps = 32
+  config.sample.sampler.num_steps = 16
   config.evaluate.extractor = 'inception'
 
   return config

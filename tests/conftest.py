@@ -15,10 +15,12 @@ import pytest
 from absl import flags
 
 from cfg_jax.core import command as commands
+from cfg_jax.core import config as config_lib
 from cfg_jax.data.prepare import __main__ as prepare
 from cfg_jax.data.prepare import imagenet, sources
 from cfg_jax.evaluate import __main__ as evaluate
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor
+from cfg_jax.methods import drawing  # noqa: F401 (so that a solver brings its knobs)
 
 ROOT = Path(__file__).parents[1]
 # Half the time of a test is compilation: XLA's quickest, and each program once for all that inherit
@@ -40,6 +42,8 @@ TINY = {
   'train.log_every': 2,
   'train.checkpoint_every': 4,
   'train.warmup_steps': 4,
+  'sample.sampler.name': 'ddpm',
+  'sample.sampler.grid': 'paper',
   'sample.sampler.num_steps': 4,
   'sample.num_samples': 20,
   'sample.batch_size': 8,
@@ -53,7 +57,8 @@ def load_config(name: str, **changes) -> ml_collections.ConfigDict:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config()
-  config.update_from_flattened_dict(changes)
+  for field, value in changes.items():
+    config_lib.assign(config, field, value)
   return config.lock()
 
 

@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,20 +57,25 @@ Owner = Callable[[ml_collections.ConfigDict, Context], Problems]
 
 def of_file(path: str | Path) -> ml_collections.ConfigDict:
   """What `get_config()` of a Python file returns, locked; UserError where it cannot be read."""
+  config = module(path).get_config()
+  if config.get('version') != VERSION:
+    return _locked(migrate(config.to_dict(), str(path)))
+  return config.lock()
+
+
+def module(path: str | Path) -> types.ModuleType:
+  """The Python file of a config, executed; UserError where it cannot be read."""
   path = Path(path)
   if not path.is_file():
     raise UserError(f'--config={path} cannot be read; the configs are in configs/.')
   spec = importlib.util.spec_from_file_location(path.stem, path)
   if spec is None:
     raise UserError(f'--config={path} is not a Python file; see configs/digits.py.')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
+  loaded = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(loaded)
+  if not hasattr(loaded, 'get_config'):
     raise UserError(f'--config={path} has no get_config(); see configs/digits.py.')
-  config = module.get_config()
-  if config.get('version') != VERSION:
-    return _locked(migrate(config.to_dict(), str(path)))
-  return config.lock()
+  return loaded
 
 
 def of_run(workdir: str | Path) -> ml_collections.ConfigDict:

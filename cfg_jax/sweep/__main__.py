@@ -3,6 +3,7 @@
   python -m cfg_jax.sweep --config configs/digits.py --workdir runs/digits
     [--grid method.p_uncond=0.1,0.2 --grid train.learning_rate=1e-3,3e-4
      --grid sample.guidance.w=0,0.5,1] [--set train.num_steps=1000]
+    [--also "method.p_uncond=0.1 sample.sampler.name=ddim sample.sampler.num_steps=8,16"]
     [--cluster slurm --slurm.partition=gpu --slurm.gpus_per_node=8 --slurm.nodes=4]
   python -m cfg_jax.sweep --workdir runs/digits --status
 
@@ -36,11 +37,17 @@ SLURM |= dict.fromkeys(('partition', 'account', 'qos', 'constraint', 'gpus_per_n
 SLURM |= dict.fromkeys(('cpus_per_task', 'mem_gb', 'array_parallelism'))
 
 
-def define_flags(config: str | None = None, axes: Sequence[str] = papers.DEFAULT.grid) -> None:
-  """Every flag; config, of configs/, and axes are what --config and --grid are by default."""
+def define_flags(config: str | None = None, grids: Sequence[Sequence[str]] = ()) -> None:
+  """Every flag; config, of configs/, and grids are what --config, --grid, --also are by default."""
+  first, *others = grids or [()]
   command.define_config_flags(f'configs/{config}.py' if config else None, required=False)
   flags.DEFINE_string('workdir', None, 'Folder that holds all of the work.', required=True)
-  flags.DEFINE_multi_string('grid', axes, 'An axis, FIELD=VALUE,VALUE,…; repeat it for others.')
+  flags.DEFINE_multi_string(
+    'grid', first, "An axis, FIELD=VALUE,VALUE,…; repeat it for others. By default the config's."
+  )
+  flags.DEFINE_multi_string(
+    'also', [' '.join(axes) for axes in others], 'One more grid, its axes in one text: "A=1,2 B=3".'
+  )
   flags.DEFINE_enum('cluster', 'local', ['local', 'slurm'], 'Where jobs run.')
   flags.DEFINE_integer('jobs', 1, 'Models at once, here. One uses all cores and devices.', 1)
   flags.DEFINE_integer('parts', None, 'Slurm jobs for a sampling; as many as nodes by default.', 1)
@@ -51,15 +58,23 @@ def define_flags(config: str | None = None, axes: Sequence[str] = papers.DEFAULT
   plan.define_flags()
 
 
-def of_flags() -> tuple[ml_collections.ConfigDict, grid.Axes]:
-  """The sweep that the flags describe, or, without --config, the one that is in --workdir."""
-  given = flags.FLAGS
+def of_flags() -> tuple[ml_collections.ConfigDict, list[grid.Axes]]:
+  """The sweep that the flags describe, or, without --config, the one that is in --workdir.
+
+  Its grids are --grid, or else what a config file says in GRIDS, or else the paper's; and --also.
+  """
+  given, texts = flags.FLAGS, []
   if given.config:
-    config = command.config_of_file()
-    return config, grid.parse(given.grid, config)
-  config, axes = grid.read(Path(given.workdir))
-  config = config_lib.change(config, given.set)
-  return config, grid.parse(given.grid, config) if given['grid'].present else axes
+    config, grids = command.config_of_file(), []
+    if not given.grid:
+      texts = getattr(config_lib.module(given.config), 'GRIDS', (papers.DEFAULT.grid,))
+  else:
+    config, grids = grid.read(Path(given.workdir))
+    config = config_lib.change(config, given.set)
+  if given.grid:
+    grids, texts = [], [given.grid]
+  texts = [*texts, *(also.split() for also in given.also)]
+  return config, grids + [grid.parse(axes, config) for axes in texts]
 
 
 def show_status(workdir: Path, runs: list[grid.Run]) -> None:
@@ -110,14 +125,14 @@ def sweep(shows_cost: bool = False) -> Path:
   directory are wrong, and SystemExit with 1 where a job did not come to its end.
   """
   given, workdir = flags.FLAGS, Path(flags.FLAGS.workdir).absolute()
-  config, axes = of_flags()
-  runs = grid.runs_of(config, axes)
+  config, grids = of_flags()
+  runs = grid.runs_of(config, *grids)
   for run in runs:
     upgrade(workdir / run.name)
   if given.status:
     show_status(workdir, runs)
     raise SystemExit
-  grid.check_workdir(workdir, config, axes, runs)
+  grid.check_workdir(workdir, config, grids, runs)
   if given.cluster == 'slurm':
     options = config_lib.change(ml_collections.ConfigDict(SLURM), given.slurm)
     parts = given.parts or options.nodes
@@ -133,7 +148,7 @@ def sweep(shows_cost: bool = False) -> Path:
       raise UserError(f'--workdir={workdir}: another launcher is at work there; see --status.')
     # Here and once: data that is missing is told, and data made on first use is made by one alone.
     registry.open_source(config.data)
-    grid.write(workdir, config, axes)
+    grid.write(workdir, config, grids)
     if given.retry:
       for run in runs:
         for failure in records.failures(workdir, run):
@@ -158,7 +173,7 @@ def run_paper(paper: papers.Paper, name: str) -> None:
     if asked.figure:
       figures.write_frontier(workdir, workdir / asked.figure, paper.study)
 
-  define_flags(asked.config, asked.grid)
+  define_flags(asked.config, [asked.grid])
   command.run(main)
 
 

@@ -1,8 +1,9 @@
 """A sweep as data: which models are trained, and how each of them is sampled.
 
-An axis is a field of the config, or `step`, with its values. Axes of `sample`, `evaluate` and
-`step` are about sampling, and share a model. Every other axis makes models of its own, each in a
-folder that is named by it: `p_uncond=0.1`, `p_uncond=0.1,learning_rate=0.001`.
+An axis is a field of the config, or `step`, with its values; a grid is all combinations of its
+axes' values; a sweep is one grid or several. Axes of `sample`, `evaluate` and `step` are about
+sampling, and share a model. Every other axis makes models of its own, each in a folder that is
+named by it: `p_uncond=0.1`, `p_uncond=0.1,learning_rate=0.001`.
 """
 
 import copy
@@ -26,6 +27,7 @@ from cfg_jax.methods import drawing
 
 Axes = dict[str, list]
 W = 'sample.guidance.w'  # a list: its values are drawn together, from one noise, by one program
+OF_SAMPLES = ('sample', 'evaluate')  # sections that say nothing of the model
 # What the paper's own sweep varies is in the name of every model.
 ALWAYS_NAMED = tuple(axis.partition('=')[0] for axis in papers.DEFAULT.grid)
 
@@ -48,9 +50,11 @@ class Run(NamedTuple):
 def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
   """Axes from 'FIELD=VALUE,VALUE,…', the values of the field's type in config.
 
-  Raises UserError where there is no such field, no value, or one of another type.
+  An axis that names a part (a solver, a grid of λ) brings the fields of its first value, which the
+  axes after it may have. Raises UserError where there is no such field, no value, or one of another
+  type.
   """
-  axes = {}
+  axes, config = {}, config.copy_and_resolve_references().unlock()
   for text in texts:
     field, _, values = text.partition('=')
     if field in axes:
@@ -65,22 +69,38 @@ def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
     axes[field] = [config_lib.parse(value, like, field) for value in values.split(',')]
     if any('/' in str(value) for value in axes[field]):
       raise UserError(f'--grid {text}: a value with / cannot be part of a folder name.')
+    if isinstance(like, str):
+      config_lib.assign(config, field, axes[field][0])
   if not axes:
     raise UserError('--grid names no axis, so the grid is empty: FIELD=VALUE,VALUE,….')
   return axes
 
 
-def runs_of(config: ml_collections.ConfigDict, axes: Axes) -> list[Run]:
-  """Every model and sampling of a grid, in the order of its axes.
+def runs_of(config: ml_collections.ConfigDict, *grids: Axes) -> list[Run]:
+  """Every model, in the order of the grids' axes, with every sampling of it that a grid asks for.
 
   Raises UserError where a config is wrong, or two cells would have one place on disk.
   """
+  runs = {}
+  for axes in grids:
+    of_grid = list(_runs(config, dict(axes)))
+    _check_identities(of_grid)
+    for run in of_grid:
+      before = runs.setdefault(run.name, run)
+      if any(run.config[k] != before.config[k] for k in run.config if k not in OF_SAMPLES):
+        raise UserError(f'two models of the sweep are both {run.name}: name each value once.')
+      new = tuple(s for s in run.samplings if s not in before.samplings)
+      runs[run.name] = before._replace(samplings=before.samplings + new)
+  _check_identities(runs.values())
+  return list(runs.values())
+
+
+def _runs(config, axes):
+  """The runs of one grid."""
   config = copy.deepcopy(config)
-  axes = dict(axes)
   config.sample.guidance.w = tuple(axes.pop(W, config.sample.guidance.w))
-  of_sampling = [f for f in axes if f == 'step' or f.startswith(('sample.', 'evaluate.'))]
+  of_sampling = [f for f in axes if f == 'step' or f.partition('.')[0] in OF_SAMPLES]
   of_training = [f for f in axes if f not in of_sampling]
-  runs = []
   for values in itertools.product(*(axes[f] for f in of_training)):
     model = copy.deepcopy(config)
     model.update_from_flattened_dict(dict(zip(of_training, values)))
@@ -94,9 +114,7 @@ def runs_of(config: ml_collections.ConfigDict, axes: Axes) -> list[Run]:
       config_lib.check(sampling.config, OWNERS, 1)
       drawing.check_guidance(sampling.config, sampling.config.sample.guidance.w)
       samplings.append(sampling)
-    runs.append(Run(model_name(model, of_training), model, tuple(samplings)))
-  _check_identities(runs)
-  return runs
+    yield Run(model_name(model, of_training), model, tuple(samplings))
 
 
 def model_name(config: ml_collections.ConfigDict, fields: Sequence[str]) -> str:
@@ -122,10 +140,10 @@ def _check_identities(runs):
 
 
 def check_workdir(
-  workdir: Path, config: ml_collections.ConfigDict, axes: Axes, runs: list[Run]
+  workdir: Path, config: ml_collections.ConfigDict, grids: Sequence[Axes], runs: list[Run]
 ) -> None:
   """Raises UserError where workdir was made by another config, or lacks a checkpoint asked for."""
-  may_change = (*config_lib.MAY_CHANGE, *ALWAYS_NAMED, *axes)
+  may_change = (*config_lib.MAY_CHANGE, *ALWAYS_NAMED, *itertools.chain(*grids))
   config_lib.check_unchanged(config, workdir / 'sweep.json', may_change)
   for run in runs:
     config_lib.check_unchanged(run.config, workdir / run.name / 'config.json')
@@ -142,18 +160,19 @@ def check_workdir(
         )
 
 
-def write(workdir: Path, config: ml_collections.ConfigDict, axes: Axes) -> None:
+def write(workdir: Path, config: ml_collections.ConfigDict, grids: Sequence[Axes]) -> None:
   """Records the sweep in workdir/sweep.json."""
-  record = {'config': json.loads(config.to_json()), 'grid': axes}
+  record = {'config': json.loads(config.to_json()), 'grid': grids[0], 'also': list(grids[1:])}
   files.write_json(workdir / 'sweep.json', record)
 
 
-def read(workdir: Path) -> tuple[ml_collections.ConfigDict, Axes]:
+def read(workdir: Path) -> tuple[ml_collections.ConfigDict, list[Axes]]:
   """What `write` wrote, also in version 1; UserError where there is none."""
   path = workdir / 'sweep.json'
   if not path.exists():
     raise UserError(f'--config is missing, and --workdir={workdir} holds no sweep ({path.name}).')
-  config, axes = config_lib.read(path), files.read_json(path).get('grid')
-  if not isinstance(axes, dict):
+  config, record = config_lib.read(path), files.read_json(path)
+  grids = [record.get('grid'), *record.get('also', ())]
+  if not all(isinstance(axes, dict) for axes in grids):
     raise UserError(f'{path} is damaged (no grid): give --config and --grid, which write it again.')
-  return config, {new_field(field): values for field, values in axes.items()}
+  return config, [{new_field(f): values for f, values in axes.items()} for axes in grids]

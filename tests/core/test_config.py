@@ -12,7 +12,7 @@ from tests.conftest import load_config, run
 WRONG = {
   'method.p_uncond': (7.0, 'is a probability'),
   'diffusion.lambda_min': (30.0, 'must be less than diffusion.lambda_max=20.0'),
-  'sample.sampler.v': (1.5, r'must be in \[0, 1\]'),
+  'sample.sampler.quantile': (1.5, r'must be in \[0, 1\]'),
   'sample.sampler.num_steps': (1, 'must be at least 2'),
   'sample.guidance.w': ((), 'must name at least one'),
   'sample.labels': ('12', "'balanced', 'random' or one class, '0' to '9'"),
@@ -62,8 +62,8 @@ def test_the_digits_config_is_right(num_devices, data_dir):
   'flags, says',
   [
     (
-      ['--set', 'method.p_uncond=7', '--config.sample.sampler.v=2'],
-      r'method.p_uncond=7.0 .*\nsample.sampler.v=2.0 .*',
+      ['--set', 'method.p_uncond=7', '--config.sample.sampler.rho=0'],
+      r'method.p_uncond=7.0 .*\nsample.sampler.rho=0.0 .*',
     ),
     (['--set=method.p_uncon=0.2'], 'no such field. Did you mean method.p_uncond?'),
     (['--config.train.num_steps=1.5'], r"train.num_steps=1.5: '1.5' is not a whole number"),

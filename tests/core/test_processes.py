@@ -18,7 +18,7 @@ from cfg_jax.generate import draw as generate
 from cfg_jax.generate.store import sample_sets
 from tests.conftest import command, run, tiny_flags
 from tests.generate.test_draw import images_of
-from tests.train.test_loop import logged, wait_for
+from tests.train.test_resume import logged, wait_for
 
 # With dropout and flips, so that the test sees all that is random.
 CHANGES = {'model.dropout': 0.1, 'data.flip': True, 'train.log_every': 1}

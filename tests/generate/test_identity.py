@@ -23,7 +23,7 @@ def test_every_setting_of_a_sample_is_in_it_by_construction(field):
   if field == 'sample.guidance.w':
     return
   value = FIELDS[field]
-  other = {bool: str(not value), str: 'other'}.get(type(value), '7')
+  other = {bool: str(not value), str: 'other'}.get(type(value), '77')
   changed = config_lib.change(CONFIG, [f'{field}={other}'])
   same = field.removeprefix('sample.') in identity.NOT_IDENTITY
   assert (path_of(changed) == path_of(CONFIG)) == same

@@ -57,6 +57,27 @@ def test_a_method_without_the_papers_field_is_named_by_the_axes(tiny):
   assert grid.model_name(config, ['seed', 'train.num_steps']) == 'seed=0,num_steps=12'
 
 
+def test_several_grids_share_models_and_no_cell_is_there_twice(tiny, tmp_path):
+  ours = grid.parse(['method.p_uncond=0.1,0.2', 'sample.sampler.num_steps=4,8'], tiny)
+  heun = ['method.p_uncond=0.2', 'sample.sampler.name=heun', 'sample.sampler.s_churn=0,1']
+  other = grid.parse([*heun, 'sample.guidance.w=1'], tiny)
+  again = grid.parse(['method.p_uncond=0.1', 'sample.sampler.num_steps=4'], tiny)
+  runs = grid.runs_of(tiny, ours, other, again)
+  assert [run.name for run in runs] == ['p_uncond=0.1', 'p_uncond=0.2']
+  assert runs[0] == grid.runs_of(tiny, ours)[0]
+  samplers = [s.config.sample.sampler for s in runs[1].samplings]
+  assert [s.name for s in samplers] == ['ddpm', 'ddpm', 'heun', 'heun']
+  assert [s.s_churn for s in samplers[2:]] == [0, 1] and 'v' not in samplers[2]
+  assert [s.config.sample.guidance.w for s in runs[1].samplings[1:3]] == [(0.0, 1.0), (1.0,)]
+  grid.write(tmp_path, tiny, [ours, other, again])
+  config, grids = grid.read(tmp_path)
+  assert grid.runs_of(config, *grids) == runs
+
+  rate = [grid.parse([f'train.learning_rate={x}'], tiny) for x in ('1e-4', '1.0000001e-4')]
+  with pytest.raises(UserError, match='two models of the sweep are both p_uncond=0.1,learning_'):
+    grid.runs_of(tiny, *rate)
+
+
 @pytest.mark.parametrize(
   'texts, says',
   (
@@ -91,16 +112,16 @@ def test_what_is_wrong_with_a_grid_is_one_line(tiny, texts, says):
 def test_another_config_is_refused_and_more_of_the_grid_is_not(tiny, tmp_path):
   def check(config, *texts):
     axes = grid.parse(texts, config)
-    grid.check_workdir(tmp_path, config, axes, grid.runs_of(config, axes))
+    grid.check_workdir(tmp_path, config, [axes], grid.runs_of(config, axes))
 
   axes = grid.parse(['method.p_uncond=0.1'], tiny)
   check(tiny, 'method.p_uncond=0.1')
-  grid.write(tmp_path, tiny, axes)
+  grid.write(tmp_path, tiny, [axes])
   [run] = grid.runs_of(tiny, axes)
   config_lib.record(run.config, tmp_path / run.name)
   check(tiny, 'method.p_uncond=0.1,0.2', 'sample.guidance.w=3', 'sample.sampler.num_steps=3')
   check(tiny, 'method.p_uncond=0.1', 'train.learning_rate=1e-4')
-  read, read_axes = grid.read(tmp_path)
+  read, [read_axes] = grid.read(tmp_path)
   assert read_axes == {'method.p_uncond': [0.1]}
   assert grid.runs_of(read, read_axes)[0].config.to_dict() == run.config.to_dict()
 
@@ -121,10 +142,10 @@ def test_a_checkpoint_that_will_not_be_there_is_told_at_once(tiny, tmp_path):
     axes = grid.parse([f'step={step}'], tiny)
     runs = grid.runs_of(tiny, axes)
     if says is None:
-      grid.check_workdir(tmp_path, tiny, axes, runs)
+      grid.check_workdir(tmp_path, tiny, [axes], runs)
       continue
     with pytest.raises(ValueError, match=f'step={step} of p_uncond=0.1 is not among .*{says}'):
-      grid.check_workdir(tmp_path, tiny, axes, runs)
+      grid.check_workdir(tmp_path, tiny, [axes], runs)
 
 
 def test_without_config_the_work_directory_says_what_the_sweep_is(tmp_path):
@@ -133,7 +154,7 @@ def test_without_config_the_work_directory_says_what_the_sweep_is(tmp_path):
 
 
 def test_the_record_is_json(tiny, tmp_path):
-  grid.write(tmp_path, tiny, {'sample.guidance.w': [0.0, 0.1]})
+  grid.write(tmp_path, tiny, [{'sample.guidance.w': [0.0, 0.1]}])
   assert json.loads((tmp_path / 'sweep.json').read_text())['grid'] == {
     'sample.guidance.w': [0.0, 0.1]
   }

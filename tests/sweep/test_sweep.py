@@ -121,7 +121,7 @@ def test_an_option_that_slurm_does_not_have_is_told(tmp_path, data_dir, call):
 
 
 def test_a_recorded_sweep_is_changed_by_set_where_it_may_be(tiny, tmp_path, call):
-  grid.write(tmp_path, tiny, {'method.p_uncond': [0.1]})
+  grid.write(tmp_path, tiny, [{'method.p_uncond': [0.1]}])
   recorded = ('--workdir', tmp_path, '--dry_run')
   done = call(sweep, *recorded, '--set', 'sample.num_samples=30')
   assert done.returncode == 0 and done.stdout.splitlines()[2].split()[:3] == [

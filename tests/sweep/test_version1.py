@@ -20,7 +20,7 @@ METRICS += ('coverage', 'density', 'precision', 'recall')
 
 
 def test_its_record_is_read_in_todays_fields():
-  config, axes = grid.read(VERSION1 / 'half')
+  config, [axes] = grid.read(VERSION1 / 'half')
   assert axes == {'method.p_uncond': [0.1]}
   [model] = grid.runs_of(config, axes)
   assert model.name == 'p_uncond=0.1' and model.config.method.p_uncond == 0.1
