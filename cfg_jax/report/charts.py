@@ -166,10 +166,10 @@ def label(figure: Figure, ax: Axes, lines: Sequence[Line], frame: Frame, named: 
     text = f'{frame.axis} = {first[i, 2]:g}'
     size = np.array([6.6 * len(text), 13]) * unit
     at = ax.transData.transform(first[i, :2])
-    places = [(dx, dy) for r in (9, 16, 26) for dx in (r, -r, 0) for dy in (0, r, -r) if dx or dy]
+    places = [(dx, dy) for r in (12, 18, 28) for dx in (r, -r, 0) for dy in (0, r, -r) if dx or dy]
     for dx, dy in places:
       middle = at + np.array([dx, dy]) * unit + size / 2 * np.sign([dx, dy])
-      low, high = middle - size / 2 - 2 * unit, middle + size / 2 + 2 * unit
+      low, high = middle - size / 2 - 5 * unit, middle + size / 2 + 5 * unit
       inside = (low >= box.min).all() and (high <= box.max).all()
       if not inside or any(((p > low) & (p < high)).all(axis=1).any() for p in taken):
         continue
