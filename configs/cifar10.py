@@ -1,8 +1,9 @@
 """CIFAR-10, 32×32: a night on one GPU, between the laptop and ImageNet. Ho & Salimans have no such.
 
-What is not here is imagenet64's. [DDPM] is Ho et al. 2020, appendix B: its width, depth, dropout,
-batch, rate and steps, in ADM's architecture. No result is promised; DDPM, without classes, has FID
-3.17. Cost by `--plan`, on one H100 at 40 % of its peak: 2.9 hours, and 3.2 for the samples.
+Fields that are not set here are those of imagenet64.py. [DDPM] is Ho et al. 2020, appendix B: its
+width, depth, dropout, batch, rate and steps, in ADM's architecture. No result is promised; DDPM,
+without classes, has FID 3.17. Not run here yet; cost by `--plan`, on one H100 at 40 % of its peak:
+2.9 hours, and 3.2 for the samples.
 """
 
 from ml_collections import ConfigDict

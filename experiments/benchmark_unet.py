@@ -1,14 +1,17 @@
-"""Our U-Net beside PyTorch's on the same weights: least seconds of either, in turns, in one run.
+"""Our U-Net beside PyTorch's on the same weights: least seconds of each, in turns, in one run.
 
   python -m experiments.benchmark_unet [--size adm64 --batch_size 2]      (extra [parity])
+  taskset -c 0 python -m experiments.benchmark_unet                       on one core
 
-The other network is `adm_pytorch`. Both use all cores, in float32, each in a process of its own, as
-it is used alone: PyTorch does without the memory settings of `runtime.setup_jax`. The gradient is
-that of the mean square of ε by all parameters. Prints; asserts nothing.
+The other network is `adm_pytorch`, eager and by torch.compile (which needs a C++ compiler). All use
+the cores that the process may, in float32, each in a process of its own, as it is used alone:
+PyTorch does without the memory settings of `runtime.setup_jax`. The gradient is that of the mean
+square of ε by all parameters. Prints; asserts nothing.
 """
 
 import functools
 import multiprocessing
+import os
 from multiprocessing.connection import Connection
 
 import jax
@@ -46,20 +49,24 @@ def network_and_inputs(reference: adm_pytorch.ADM, batch_size: int) -> tuple:
   )
 
 
-def serve_theirs(connection: Connection, reference: adm_pytorch.ADM, batch_size: int) -> None:
+def serve_theirs(
+  connection: Connection, reference: adm_pytorch.ADM, batch_size: int, compiled: bool
+) -> None:
   """PyTorch's process: sends ε and its number of threads; then a word for each call it is sent."""
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
   theirs, z, t, c = network_and_inputs(reference, batch_size)
   last = theirs.out[2]  # they too give ε only
   last.weight, last.bias = (torch.nn.Parameter(p[:3]) for p in (last.weight, last.bias))
   inputs = adm_pytorch.to_torch(z), torch.tensor(t), torch.tensor(c)
+  network = torch.compile(theirs) if compiled else theirs
 
   def forward():
     with torch.inference_mode():
-      return theirs(*inputs)
+      return network(*inputs)
 
   def backward():
     theirs.zero_grad()
-    theirs(*inputs).square().mean().backward()
+    network(*inputs).square().mean().backward()
 
   connection.send((forward().permute(0, 2, 3, 1).numpy(), torch.get_num_threads()))
   calls = {'forward': forward, 'forward and backward': backward}
@@ -69,11 +76,13 @@ def serve_theirs(connection: Connection, reference: adm_pytorch.ADM, batch_size:
 
 
 def benchmark(reference: adm_pytorch.ADM, batch_size: int) -> None:
-  """Prints both networks' times forward, and forward and backward, for one batch."""
+  """Prints the three networks' times forward, and forward and backward, for one batch."""
   process = multiprocessing.get_context('spawn')
-  connection, theirs_end = process.Pipe()
-  arguments = theirs_end, reference, batch_size
-  process.Process(target=serve_theirs, args=arguments, daemon=True).start()
+  connections = {}
+  for name, compiled in (('PyTorch eager', False), ('torch.compile', True)):
+    connections[name], theirs_end = process.Pipe()
+    arguments = theirs_end, reference, batch_size, compiled
+    process.Process(target=serve_theirs, args=arguments, daemon=True).start()
 
   theirs, z, t, c = network_and_inputs(reference, batch_size)
   network = adm_pytorch.ours(reference, 'adm_cosine')
@@ -93,25 +102,29 @@ def benchmark(reference: adm_pytorch.ADM, batch_size: int) -> None:
 
     return jax.grad(mean_square, has_aux=True)(params)
 
-  eps, threads = connection.recv()
-  calls = {
+  ours = {
     'forward': jax.jit(apply),
     'forward and backward': jax.jit(sharding.mean_over_devices(gradient, mesh)),
   }
-  difference = np.abs(calls['forward'](params, *inputs) - eps).max() / np.abs(eps).max()
-  print(
-    f'batch {batch_size}, {jax.device_count()} device(s) of JAX, {threads} threads of PyTorch; '
-    f'largest difference of ε {difference:.1e}, relative'
-  )
+  eps = np.asarray(ours['forward'](params, *inputs))
+  print(f'batch {batch_size}, {jax.device_count()} device(s) of JAX')
+  for name, connection in connections.items():
+    theirs, threads = connection.recv()
+    difference = np.abs(eps - theirs).max() / np.abs(theirs).max()
+    print(f'{name}: {threads} threads; largest difference of ε {difference:.1e}, relative')
 
-  def theirs_call(name):
+  def ask(connection, name):
     connection.send(name)
     return connection.recv()
 
-  for name, call in calls.items():
-    a, b = seconds(functools.partial(call, params, *inputs), functools.partial(theirs_call, name))
-    print(f'{name:21s} ours {a:8.4f} s, PyTorch {b:8.4f} s: ours is {b / a:.2f} × as fast')
-  connection.send('')
+  for name, call in ours.items():
+    others = [functools.partial(ask, connection, name) for connection in connections.values()]
+    least, *others = seconds(functools.partial(call, params, *inputs), *others)
+    print(f'{name:21s} ours {least:8.4f} s')
+    for other, taken in zip(connections, others):
+      print(f'{"":21s} {other} {taken:8.4f} s: ours is {taken / least:.2f} × as fast')
+  for connection in connections.values():
+    connection.send('')
 
 
 def main(argv: list[str]) -> None:

@@ -125,10 +125,17 @@ WITH_WORDS = (prepare, evaluate)  # commands that take more than flags
 def call(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
   """`call(module, *argv)` is `run` of a command without a process: a second instead of ten."""
   monkeypatch.setenv('JAX_NUM_CPU_DEVICES', str(jax.device_count()))  # too late to change
-  defined = {}
+  defined = {}  # the flags of the module that was called last
+
+  def forget():
+    flags.FLAGS.unparse_flags()
+    for name in set().union(*defined.values()):
+      delattr(flags.FLAGS, name)
+    defined.clear()
 
   def called(module, *argv) -> subprocess.CompletedProcess:
     if module not in defined:
+      forget()
       before = set(flags.FLAGS)
       module.define_flags()
       defined[module] = set(flags.FLAGS) - before
@@ -140,9 +147,7 @@ def call(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess]:
     return subprocess.CompletedProcess(argv, end.value.code or 0, *capsys.readouterr())
 
   yield called
-  flags.FLAGS.unparse_flags()
-  for name in set().union(*defined.values()):
-    delattr(flags.FLAGS, name)
+  forget()
 
 
 def tiny_flags(workdir: Path, data_dir: Path, **changes) -> list[str]:

@@ -14,6 +14,7 @@ NUM_PARAMETERS = {
   'digits': 1_856_017,
   'mnist': 1_371_361,
   'fashion_mnist': 1_371_361,
+  'fashion_mnist_small': 984_865,
   'cifar10': 42_861_059,
   'imagenet64': 295_900_035,  # ADM's 295 904 454, with 3 outputs for 6 and 1001 classes for 1000
   'imagenet128': 421_523_715,  # ADM's 421 529 606, likewise
@@ -90,7 +91,7 @@ def test_valid_on_one_and_eight_devices_and_of_the_structure_of_digits(name):
   for num_devices in (1, 8):
     config_lib.check(config, OWNERS, num_devices)
   assert structure(config) == structure(load_config('digits'))
-  assert config.data.name == name
+  assert config.data.name == name.removesuffix('_small')
 
 
 @pytest.mark.parametrize('name', NUM_PARAMETERS)

@@ -1,18 +1,26 @@
 """Every command of the README works as it stands there; the long ones at a tiny size."""
 
+import configparser
 import re
 import shlex
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from PIL import Image
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.data.prepare import __main__ as preparing
 from cfg_jax.equations.guidance import rules
+from cfg_jax.generate import __main__ as generating
 from cfg_jax.generate.draw import generate
 from cfg_jax.generate.store import sample_sets
+from cfg_jax.train import __main__ as training
 from cfg_jax.train.loop import train
+from tests import raw_datasets
 from tests.conftest import ROOT, TINY, run
+from tests.test_imports import imports
 
 README = (ROOT / 'README.md').read_text()
 COMMANDS = re.findall(r'python -m ((?:cfg_jax|experiments)[^`\n&]*)', README)
@@ -47,6 +55,29 @@ def test_the_readme_names_what_exists():
     source = (ROOT / path).read_text()
     for name in re.findall(r'\w+', names):
       assert re.search(rf'^(def|class) {name}\b', source, re.M), f'{module}.{name}'
+
+
+def test_what_a_command_needs_more_is_named_beside_it():
+  """A package of an extra alone, that the command's file imports: pip install -e '.[extra]'."""
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
+  extra_of = {
+    Requirement(line).name: extra
+    for extra, text in setup['options.extras_require'].items()
+    for line in text.strip().splitlines()
+  }
+  for line in setup['options']['install_requires'].strip().splitlines():
+    if not line.startswith('#'):
+      extra_of.pop(Requirement(line).name, None)
+  needing = set()
+  for paragraph in README.split('\n\n'):
+    for module in re.findall(r'python -m ((?:cfg_jax|experiments)[\w.]*)', paragraph):
+      path = ROOT / module.replace('.', '/')
+      path = path / '__main__.py' if path.is_dir() else path.with_suffix('.py')
+      for package in imports(path.read_text()) & extra_of.keys():
+        assert f'.[{extra_of[package]}]' in paragraph, (module, package)
+        needing.add(module)
+  assert needing == {'experiments.report_screenshots', 'experiments.benchmark_unet'}
 
 
 def test_one_run_step_by_step(tmp_path, data_dir):
@@ -107,6 +138,47 @@ def test_a_rule_of_ones_own(tiny, tmp_path, monkeypatch):
   np.testing.assert_array_equal(found[21.0][1], unguided)
   for other in (guided, unguided):
     assert jnp.abs(found[0.0][1].astype(int) - other.astype(int)).max() > 3
+
+
+def test_pictures_in_seconds(call, tmp_path, monkeypatch):
+  """Of ten classes under three w; and ten of one class."""
+  monkeypatch.chdir(tmp_path)
+  lines = [line for line in commands_of('cfg_jax.generate') if '--pretrained' in line]
+  for line in lines:
+    done = call(generating, *shlex.split(line)[1:], '--set=sample.sampler.num_steps=4')
+    assert done.returncode == 0, (line, done.stderr)
+  with Image.open('grid.png') as grid, Image.open('threes.png') as threes:
+    assert grid.height >= 10 * 32 and threes.height >= 10 * 32
+    assert grid.width >= 3 * 32 and threes.width < 2 * 32 + 100
+
+
+@pytest.mark.slow
+def test_a_quarter_of_an_hour_at_a_tiny_size(call, tmp_path, monkeypatch):
+  """From files of a few images."""
+  monkeypatch.chdir(ROOT)
+  source = raw_datasets.write_folder(tmp_path / 'fashion', raw_datasets.idx_files(zipped=True))
+  prepare, *rest = [x for x in COMMANDS if 'fashion_mnist' in x or 'runs/clothes' in x]
+  assert [line.split()[0] for line in (prepare, *rest)] == [
+    'cfg_jax.data.prepare',
+    'cfg_jax.train',
+    'cfg_jax.generate',
+  ]
+  words = [w.replace('/usr/share/datasets/fashion-mnist', str(source)) for w in prepare.split()[1:]]
+  done = call(preparing, *words, '--data_dir', tmp_path, '--workers', 1)
+  assert done.returncode == 0, done.stderr
+  for module, line in zip((training, generating), rest):
+    line = line.replace('clothes.png', str(tmp_path / 'clothes.png'))
+    done = call(module, *tiny_command(line, tmp_path, tmp_path)[1:])
+    assert done.returncode == 0, done.stderr
+  assert (tmp_path / 'clothes.png').exists()
+
+
+@pytest.mark.slow
+def test_the_plan_for_this_machine():
+  [line] = [line for line in commands_of('cfg_jax.plan') if 'here' in line]
+  done = run(*shlex.split(line), '--set=model.channels=8', '--set=model.norm_groups=4')
+  assert done.returncode == 0, done.stderr
+  assert re.search(r'training: 5,000 steps of .* s +[\d.]+ (s|min|h)$', done.stdout, re.M)
 
 
 @pytest.mark.slow

@@ -91,7 +91,12 @@ def read(path: Path) -> ml_collections.ConfigDict:
   record = files.read_json(path)
   if not isinstance(record, dict) or not isinstance(record.get('config'), dict):
     raise UserError(f'{path} is damaged (no config): restore it, or use a new --workdir.')
-  return _locked(migrate(record['config'], str(path)))
+  return of_dict(record['config'], str(path))
+
+
+def of_dict(resolved: dict[str, Any], where: str) -> ml_collections.ConfigDict:
+  """The config, of any version, that JSON holds; where: what is named if it is none. Locked."""
+  return _locked(migrate(resolved, where))
 
 
 def change(config: ml_collections.ConfigDict, texts: Iterable[str]) -> ml_collections.ConfigDict:

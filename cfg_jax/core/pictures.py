@@ -23,33 +23,30 @@ def tile(images: np.ndarray, gap: int = 0) -> np.ndarray:
 
 
 def labelled(
-  images: np.ndarray, rows: Sequence[str], columns: Sequence[str], pixels: int = 32
+  images: np.ndarray, rows: Sequence[str], columns: Sequence[str], gap: int = 0
 ) -> np.ndarray:
-  """(rows, columns, H, W, C) uint8 → one picture on white, with a name for each row and column.
+  """`tile` on white, with a name before each row and above each column, in black.
 
-  Images are enlarged to about `pixels`; rows, columns: the names, of which the columns' are cut to
-  the width of their images. Returns (H', W', C).
+  images: (rows, columns, H, W, C) uint8, C = 1 or 3; rows, columns: their names, or none at all.
   """
-  images = enlarge(images, pixels)
-  height, width, channels = images.shape[2:]
-  gap, size = max(2, width // 16), max(10, min(14, height // 3))
-  font = ImageFont.load_default(size)
-  left = max(int(font.getlength(name)) for name in rows) + 2 * gap
-  picture = tile(images, gap)
-  opaque = np.where(picture[..., -1:] > 0, picture[..., :-1], 255).astype(np.uint8)
-  canvas = np.full((len(opaque) + size + 3 * gap, opaque.shape[1] + left + gap, channels), 255)
-  canvas[size + 2 * gap : -gap, left:-gap] = opaque
-  drawn = Image.new('L', canvas.shape[1::-1], 255)
-  pen = ImageDraw.Draw(drawn)
+  font = ImageFont.load_default(size=max(10, min(16, images.shape[-2] // 3)))
+  measure = ImageDraw.Draw(Image.new('L', (1, 1)))
+  left = max((int(measure.textlength(name, font)) + 10 for name in rows), default=0)
+  top = int(font.size) + 8 if columns else 0
+  height, width = (size + gap for size in images.shape[2:4])
+  shape = top + height * images.shape[0] - gap, left + width * images.shape[1] - gap
+  canvas = Image.new('L', shape[::-1], 255)
+  draw = ImageDraw.Draw(canvas)
   for i, name in enumerate(rows):
-    at = left - gap, size + 2 * gap + i * (height + gap) + height // 2
-    pen.text(at, name, fill=0, font=font, anchor='rm')
+    draw.text((left - 6, top + i * height + (height - gap) / 2), name, 0, font, anchor='rm')
   for j, name in enumerate(columns):
-    while len(name) > 1 and font.getlength(name) > width + gap:
-      name = name[:-1]
-    at = left + j * (width + gap) + width // 2, gap + size
-    pen.text(at, name, fill=0, font=font, anchor='ms')
-  return np.minimum(canvas, np.array(drawn)[..., None]).astype(np.uint8)
+    draw.text((left + j * width + (width - gap) / 2, top / 2), name, 0, font, anchor='mm')
+  picture = np.repeat(np.asarray(canvas)[..., None], images.shape[-1], axis=-1)
+  for i, row in enumerate(images):
+    for j, image in enumerate(row):
+      y, x = top + i * height, left + j * width
+      picture[y : y + image.shape[0], x : x + image.shape[1]] = image
+  return picture
 
 
 def enlarge(images: np.ndarray, pixels: int) -> np.ndarray:

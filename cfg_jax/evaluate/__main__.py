@@ -10,6 +10,10 @@ wants are not at hand it says so in one line, adds nothing, and ends with exit c
 samples: prints one line of JSON for an .npz or a folder of pictures.
 reference: writes the statistics of a data set, or of any images, to be given as --reference.
 
+--as_adm computes IS, precision and recall as the evaluator of ADM does: see as_adm.py. Of a run, it
+takes samples that `generate --as_adm` has drawn. --extractor=MODULE:CLASS is a network of your own:
+see extractors/__init__.py.
+
 If one is killed, give the same command again and it goes on where it was.
 """
 
@@ -27,7 +31,7 @@ from cfg_jax.core import command, runtime
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import steps_on_disk
 from cfg_jax.core.errors import UserError
-from cfg_jax.evaluate import make_reference, scoring
+from cfg_jax.evaluate import extractors, make_reference, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.extractors.weights import NotAtHand
 from cfg_jax.evaluate.features import Extractor
@@ -40,7 +44,8 @@ def run(given: flags.FlagValues) -> None:
   """Evaluates sample sets of a run, by default at its newest checkpoint."""
   if not given.workdir:
     raise UserError('run needs --workdir: the run, as cfg_jax.train left it.')
-  config, workdir = config_of_flags(), Path(given.workdir)
+  ways = ['sample.quantisation=truncate', 'evaluate.as_adm=true'] if given.as_adm else []
+  config, workdir = config_of_flags(*ways), Path(given.workdir)
   runtime.setup_jax(config.sample.batch_size)
   config_lib.check(config, OWNERS, 1)
   steps = steps_on_disk(workdir)
@@ -76,6 +81,7 @@ def samples(given: flags.FlagValues, path: str) -> None:
       num_samples=given.num_samples,
       quantisation=given.quantisation,
       resume=beside.with_name(f'{beside.name}.unfinished') if can_write else None,
+      as_adm=given.as_adm,
     )
 
 
@@ -103,8 +109,8 @@ class Command(NamedTuple):
 
 
 _NETWORK = ('extractor', 'resize', 'unknown_weights')
-_OF_RUN = ('workdir', 'step', 'w', 'num_samples', 'set', 'reference', *_NETWORK)
-_OF_SAMPLES = ('reference', 'num_samples', 'quantisation', *_NETWORK)
+_OF_RUN = ('workdir', 'step', 'w', 'num_samples', 'set', 'reference', 'as_adm', *_NETWORK)
+_OF_SAMPLES = ('reference', 'num_samples', 'quantisation', 'as_adm', *_NETWORK)
 _OF_REFERENCE = ('out', 'data_dir', 'quantisation', *_NETWORK)
 COMMANDS = {
   'run': Command(run, (), _OF_RUN),
@@ -135,9 +141,9 @@ def define_flags() -> None:
     flags.declare_key_flag(name)  # for --help
   flags.DEFINE_string('reference', None, 'Statistics, or images, to compare with.')
   flags.DEFINE_string('out', None, 'The reference to write, an .npz.')
-  flags.DEFINE_enum(
-    'extractor', None, list(EXTRACTORS), "By default the run's own; inception for other images."
-  )
+  names = ', '.join(EXTRACTORS)
+  flags.DEFINE_string('extractor', None, f"{names} or MODULE:CLASS; by default the run's own.")
+  flags.DEFINE_boolean('as_adm', False, "IS, precision, recall as ADM's evaluator computes them.")
   flags.DEFINE_enum(
     'resize',
     'tf1',
@@ -156,7 +162,7 @@ def define_flags() -> None:
 def _extractor(given: flags.FlagValues, default: str = 'inception') -> Extractor:
   name = given.extractor or default
   options = {'resize': given.resize, 'unknown_weights': given.unknown_weights}
-  return EXTRACTORS[name](**options if name == 'inception' else {})
+  return extractors.make(name, **options if name == 'inception' else {})
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def frechet(
 
 
 def inception_score(
-  probs: np.ndarray, drawn: np.ndarray, splits: int, shuffle_seed: int
+  probs: np.ndarray, drawn: np.ndarray, splits: int, shuffle_seed: int | None
 ) -> np.ndarray:
   """What `resamples` (N, REPLICATES) move the Inception Score by: (REPLICATES,), mean 0.
 
@@ -103,10 +103,11 @@ def inception_score(
   uncertain that a first order says too little. Only their spread counts, not their mean.
   """
   n = len(probs)
-  part = np.empty(n, int)
-  part[np.random.RandomState(shuffle_seed).permutation(n)] = [
-    k for k in range(splits) for _ in range(k * n // splits, (k + 1) * n // splits)
-  ]
+  order, part = np.arange(n), np.empty(n, int)
+  if shuffle_seed is not None:
+    order = np.random.RandomState(shuffle_seed).permutation(n)
+  for k in range(splits):
+    part[order[k * n // splits : (k + 1) * n // splits]] = k
   sizes, entropy = np.bincount(part), metrics.entropy(probs)
   scores = np.empty(drawn.shape[1])
   for j, rows in enumerate(drawn.T):

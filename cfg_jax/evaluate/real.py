@@ -25,13 +25,14 @@ def write(
   n: int,
   extractor: Extractor,
   reference: Reference,
+  as_adm: bool = False,
 ) -> None:
   """Leaves in workdir/real the metrics of n real training images, and some of them.
 
   n different images, or all where there are fewer. A file of the same already made, here or beside
   the references of the data, is taken. Says so in one line where the data is not at hand.
   """
-  sha = f'{extractor.sha256[:8]}-{reference.sha256[:8]}'
+  sha = f'{extractor.sha256[:8]}-{reference.sha256[:8]}' + ('-as_adm' if as_adm else '')
   name = f'{config.data.name}-{n}-{extractor.name}-{extractor.resize}-{sha}.npz'
   path = Path(workdir) / 'real' / name
   if path.exists():
@@ -39,7 +40,7 @@ def write(
   kept = Path(config.data.dir).expanduser() / 'references' / f'real-{name}'
   try:
     if not kept.exists():
-      _make(config, kept, n, extractor, reference)
+      _make(config, kept, n, extractor, reference, as_adm)
     content = kept.read_bytes()
   except (UserError, OSError) as error:
     print(f'evaluate {Path(workdir).name}: nothing real to compare with: {error}', flush=True)
@@ -48,7 +49,7 @@ def write(
     file.write(content)
 
 
-def _make(config, path, n, extractor, reference):
+def _make(config, path, n, extractor, reference, as_adm):
   source = registry.open_source(config.data)
   n, of = min(n, len(source)), len(source)
   features.check_enough(n, f'{config.data.name} has {n} images')
@@ -69,11 +70,13 @@ def _make(config, path, n, extractor, reference):
 
   found = features.stream(batches(), extractor)
   has_labels = extractor.labels_of == config.data.name
-  told = scoring.results(found, reference, extractor, np.array(labels) if has_labels else None)
+  labels_known = np.array(labels) if has_labels else None
+  told = scoring.results(found, reference, extractor, labels_known, as_adm)
   left = math.sqrt(1 - n / of)  # of n of the very images that the reference is of
   told['errors'] = {k: v * left for k, v in told['errors'].items()}
   told |= {'dataset': config.data.name, 'n': n, 'of': of, 'seed': SEED}
-  told |= {'extractor_sha256': extractor.sha256, 'reference_sha256': reference.sha256}
+  conditions = scoring.conditions(features.settings(extractor), reference, as_adm)
+  told |= {k: conditions[k] for k in ('extractor_sha256', 'reference_sha256', 'metric_settings')}
   told['classes'] = class_names(config.data.name, path.parents[1])
   classes = sorted(shown)
   count = min(SHOWN[0], len(classes))

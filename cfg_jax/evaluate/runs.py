@@ -10,8 +10,7 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core import files
 from cfg_jax.core.progress import Progress
 from cfg_jax.core.versions import VERSION
-from cfg_jax.evaluate import features, make_reference, real, scoring
-from cfg_jax.evaluate.extractors import EXTRACTORS
+from cfg_jax.evaluate import extractors, features, make_reference, real, scoring
 from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.metrics import SPREADS
 from cfg_jax.generate.store import SampleSet, sample_sets
@@ -30,8 +29,8 @@ def evaluate(
 
   extractor: by default config.evaluate's. reference_path: what `make_reference.read_or_make` takes;
   by default the reference is the training data. Beside the lines it leaves what real images score,
-  see `real`. Raises UserError where config is not the run's,
-  samples are missing or damaged, or the reference does not fit; lines written before stay.
+  see `real`. Raises UserError where config is not the run's, samples are missing or damaged, or the
+  reference does not fit; lines written before stay.
   """
   workdir, n = Path(workdir), config.sample.num_samples
   features.check_enough(n, f'num_samples={n}')
@@ -39,14 +38,17 @@ def evaluate(
   upgrade(workdir)
   path = workdir / 'evals.jsonl'
   lines = files.read_jsonl(path)
-  extractor = extractor or EXTRACTORS[config.evaluate.extractor]()
-  settings = features.settings(extractor) | {'quantisation': 'round'}
+  extractor = extractor or extractors.make(config.evaluate.extractor)
+  as_adm = config.evaluate.get('as_adm', False)
+  settings = features.settings(extractor)
+  quantisation = {'quantisation': config.sample.get('quantisation', 'round')}
   if reference_path:
-    reference = make_reference.read_or_make(reference_path, extractor, settings)
+    compared = settings if as_adm else settings | quantisation
+    reference = make_reference.read_or_make(reference_path, extractor, compared)
   else:
     data_dir = Path(config.data.dir).expanduser()
     reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
-  conditions = scoring.conditions(settings, reference)
+  conditions = scoring.conditions(settings | quantisation, reference, as_adm)
   found_out = ('distance', 'metrics', 'errors', 'deviations')
   known = [{k: v for k, v in line.items() if k not in found_out} for line in lines]
   todo = []
@@ -64,6 +66,7 @@ def evaluate(
       reference,
       extractor,
       labels if has_labels else None,
+      as_adm,
       in_turn=labels if config.sample.labels == 'balanced' else None,
       seed=config.sample.seed,
     )
@@ -73,7 +76,7 @@ def evaluate(
     print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
   if todo:
     progress.done()
-  real.write(config, workdir, n, extractor, reference)
+  real.write(config, workdir, n, extractor, reference, as_adm)
 
 
 def _as_read(line: dict) -> dict:

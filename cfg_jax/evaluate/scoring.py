@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cfg_jax.core.errors import UserError
+from cfg_jax.evaluate import as_adm as adm
 from cfg_jax.evaluate import errors, features, make_reference, metrics, references
 from cfg_jax.evaluate.features import Extractor, Features
 from cfg_jax.evaluate.images import open_images
@@ -29,13 +30,15 @@ def score(
   num_samples: int | None = None,
   quantisation: str | None = None,
   resume: Path | None = None,
+  as_adm: bool = False,
 ) -> dict:
   """All metrics of the images at `path`, with their provenance: a line of JSON.
 
   path: what `images.open_images` reads. reference_path: what `references.read` reads, or images, of
   which a reference is made here. num_samples: the first so many, by default all. quantisation: how
   the samples became uint8, if known ('round' or 'truncate'). resume: a file from which an
-  interrupted evaluation goes on, see `features.stream`.
+  interrupted evaluation goes on, see `features.stream`. as_adm: see the module of that name; the
+  samples are then taken to be truncated, unless quantisation says otherwise.
   Raises UserError; where the reference cannot fit, before any sample is looked at.
   """
   images = open_images(path)
@@ -44,18 +47,22 @@ def score(
   if n > images.n:
     raise UserError(f'num_samples={n} of the {images.n} images in {path}.')
   settings = features.settings(extractor)
-  if quantisation:
+  if quantisation and not as_adm:
     settings['quantisation'] = quantisation
   extractor(next(images.batches(1)))  # refuses images of a kind that it does not take
   reference = make_reference.read_or_make(reference_path, extractor, settings)
   found = features.of_images(images, extractor, n, resume=resume)
   samples = {'samples': str(path), 'samples_sha256': found.fingerprint, 'n': n}
-  return samples | conditions(settings, reference) | results(found, reference, extractor)
+  if as_adm:
+    settings['quantisation'] = quantisation or 'truncate'
+  told = conditions(settings, reference, as_adm)
+  return samples | told | results(found, reference, extractor, as_adm=as_adm)
 
 
-def conditions(settings: dict, reference: Reference) -> dict:
+def conditions(settings: dict, reference: Reference, as_adm: bool = False) -> dict:
   """What a line says of the extractor, the reference and the metrics' own settings."""
-  return settings | references.provenance(reference) | {'metric_settings': METRIC_SETTINGS}
+  ways = METRIC_SETTINGS | (adm.SETTINGS if as_adm else {})
+  return settings | references.provenance(reference) | {'metric_settings': ways}
 
 
 def results(
@@ -63,6 +70,7 @@ def results(
   reference: Reference,
   extractor: Extractor,
   labels: np.ndarray | None = None,
+  as_adm: bool = False,
   *,
   in_turn: np.ndarray | None = None,
   seed: int | None = None,
@@ -74,6 +82,8 @@ def results(
   adds `deviations` of the distance and of IS, see `errors.deviations`.
   """
   values = compare(found, reference, extractor)
+  if as_adm:
+    values |= adm.values(found, reference)
   name = distance_name(found.moments.n, extractor)
   told = {'distance': name, 'metrics': values}
   right = None
@@ -81,8 +91,9 @@ def results(
     right = (found.logits.argmax(axis=1) == labels).astype(float)
     values['accuracy'] = float(np.mean(right))
   n, m = found.moments.n, METRIC_SETTINGS
+  parts = (max(1, round(n / adm.SPLIT)), None) if as_adm else (m['is_splits'], m['is_shuffle_seed'])
   drawn = errors.resamples(n, seed or 0, in_turn)
-  moved = {'IS': errors.inception_score(found.probs, drawn, m['is_splits'], m['is_shuffle_seed'])}
+  moved = {'IS': errors.inception_score(found.probs, drawn, *parts)}
   spreads = {'IS': float(np.std(moved['IS']))}
   for metric, influence in _influences(found, reference, extractor, values).items():
     strata = None if in_turn is None else in_turn[: len(influence)]
@@ -129,6 +140,7 @@ def _influences(
 def compare(found: Features, reference: Reference, extractor: Extractor) -> dict[str, float]:
   """Every metric that the reference has the means for, by its name in `metrics.METRICS`."""
   n, m = found.moments.n, METRIC_SETTINGS
+  parts = (max(1, round(n / adm.SPLIT)), None) if as_adm else (m['is_splits'], m['is_shuffle_seed'])
   name = distance_name(n, extractor)
   mean, cov = found.moments.mean, found.moments.cov
   values = {name: metrics.frechet_distance(mean, cov, reference.mean, reference.cov)}

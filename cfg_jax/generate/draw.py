@@ -24,6 +24,8 @@ from cfg_jax.generate.upgrade import upgrade
 from cfg_jax.methods import drawing
 from cfg_jax.methods.owners import OWNERS
 
+GRID_ROWS = 10  # of grid.png, at most
+
 
 def generate(
   config: ml_collections.ConfigDict,
@@ -61,8 +63,8 @@ def generate(
 
 
 def _draw(config, workdir, missing, params, mesh, total):
-  """Draws and writes the missing (set, index) pairs, in full batches that may mix sets."""
-  batch_size = config.sample.batch_size * mesh.size // jax.device_count()
+  """Draws and writes the missing (set, index) pairs, in batches that may mix sets."""
+  batch_size = images_at_once(config.sample, jax.device_count()) * mesh.size // jax.device_count()
   num_classes = registry.of(config.data).num_classes
   draw, split = drawing.make_sampler(config, mesh), sharding.batch(mesh)
   progress = Progress(
@@ -74,7 +76,7 @@ def _draw(config, workdir, missing, params, mesh, total):
     compiles=True,
   )
 
-  def start(batch):  # a short batch is filled up, so that one program serves all
+  def start(batch):  # the last one is filled up, so that one program serves all
     filled = batch + [batch[-1]] * (batch_size - len(batch))
     indices = np.array([i for _, i in filled], np.int32)
     w = np.array([s.w for s, _ in filled], np.float32)
@@ -118,6 +120,19 @@ def _draw(config, workdir, missing, params, mesh, total):
     files.write_json(Path(workdir) / path / 'speed.json', speed)
 
 
+def images_at_once(sample: ml_collections.ConfigDict, num_devices: int) -> int:
+  """The size of the batches that all images are drawn in, by one program.
+
+  A set is cut into as few equal batches of at most sample.batch_size as can be, so that no more
+  images are computed than are asked for, but for a multiple of num_devices: with 512, a set of 16
+  takes a batch of 16, and one of 600 two of 300. The size depends on what is asked for, and not on
+  what is missing: what was stopped goes on to the same bits.
+  """
+  n = sample.num_samples
+  batches = -(-n // sample.batch_size)
+  return -(-n // (batches * num_devices)) * num_devices
+
+
 def load_params(
   config: ml_collections.ConfigDict, workdir: Path, step: int | None, mesh: jax.sharding.Mesh
 ) -> tuple[int, dict]:
@@ -140,28 +155,26 @@ def grid_path(sets: Sequence[SampleSet], workdir: Path) -> Path:
 
 
 def write_grid(
-  sets: Sequence[SampleSet],
-  workdir: Path,
-  n: int,
-  num_classes: int,
-  names: Sequence[str] = (),
+  sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: int, names: Sequence[str] = ()
 ) -> None:
   """grid.png beside the sets: rows = the first image of up to ten classes, columns = w.
 
-  names: of the classes, which are numbers where there are none.
+  Where all images are of one class, rows = the first ten. names: of the classes; their numbers
+  where there are none.
   """
-  columns, shown = [], []
+  columns, rows = [], []
   for sample_set in sets:
-    first = {}
+    one_class, first = sample_set.settings['sample']['labels'].isdecimal(), {}
     for images, labels in sample_set.read(workdir, n):
       for image, label in zip(images, labels):
-        first.setdefault(int(label), image)
-      if len(first) == num_classes:
+        first.setdefault(len(first) if one_class else int(label), image)
+      if len(first) >= (GRID_ROWS if one_class else num_classes):
         break
-    shown = sorted(first)[:10]
-    columns.append(np.stack([first[label] for label in shown]))
-  rows = [named(label, list(names)) for label in shown]
+    shown = sorted(first)[:GRID_ROWS]
+    columns.append(np.stack([first[row] for row in shown]))
+    rows = [f'image {row}' if one_class else named(row, list(names)) for row in shown]
   strengths = [f'{"w = " if k == 0 else ""}{s.w:g}' for k, s in enumerate(sets)]
-  grid = pictures.labelled(np.stack(columns, axis=1), rows, strengths)
+  images = pictures.enlarge(np.stack(columns, axis=1), 32)
+  grid = pictures.labelled(images, rows, strengths, gap=2)
   with files.atomic(grid_path(sets, workdir)) as file:
     file.write(pictures.png(grid))

@@ -1,6 +1,6 @@
 """One noise under any w: what the slider of experiments/guidance_explorer.ipynb shows.
 
-model = explore.load('runs/digits/p_uncond=0.1')
+model = explore.load_pretrained('digits')  # or explore.load('runs/digits/p_uncond=0.1')
 images = explore.render(1.5, 0, model)  # one image of each class
 """
 
@@ -16,6 +16,7 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core import pictures, sharding
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
+from cfg_jax.generate import pretrained
 from cfg_jax.generate.draw import load_params
 from cfg_jax.methods import drawing
 from cfg_jax.methods.owners import OWNERS
@@ -36,11 +37,24 @@ def load(workdir: str | Path, *settings: str, step: int | None = None) -> Model:
   settings: FIELD=VALUE, such as 'sample.sampler.num_steps=64'. Raises UserError where there is no
   run, no intact checkpoint, or a wrong setting.
   """
-  config = config_lib.change(config_lib.of_run(Path(workdir)), settings)
-  config_lib.check(config, OWNERS, 1)
+  config = _changed(config_lib.of_run(Path(workdir)), settings)
   mesh = sharding.data_mesh()
   step, params = load_params(config, Path(workdir), step, mesh)
   return Model(config, step, params, drawing.make_sampler(config, mesh))
+
+
+def load_pretrained(name: str, *settings: str) -> Model:
+  """The weights of the package called `name`; settings as in `load`, and its errors."""
+  weights, mesh = pretrained.read(name), sharding.data_mesh()
+  config = _changed(weights.config, settings)
+  params = jax.device_put(pretrained.params(weights, config), sharding.replicated(mesh))
+  return Model(config, weights.step, params, drawing.make_sampler(config, mesh))
+
+
+def _changed(config, settings):
+  config = config_lib.change(config, settings)
+  config_lib.check(config, OWNERS, 1)
+  return config
 
 
 def render(w: float, seed: int, model: Model, classes: Sequence[int] = range(10)) -> np.ndarray:
@@ -64,7 +78,18 @@ def render(w: float, seed: int, model: Model, classes: Sequence[int] = range(10)
   return np.asarray(images)[: len(classes)]
 
 
-def picture(rows: Sequence[np.ndarray], pixels: int = 64) -> bytes:
-  """A PNG of rows of images, each (N, H, W, C) uint8, enlarged to about `pixels` a side."""
+def picture(
+  rows: Sequence[np.ndarray],
+  pixels: int = 64,
+  row_names: Sequence[str] = (),
+  column_names: Sequence[str] = (),
+) -> bytes:
+  """A PNG of rows of images, each (N, H, W, C) uint8, enlarged to about `pixels` a side.
+
+  Gaps are transparent; with names, see `pictures.labelled`, they are white.
+  """
   images = pictures.enlarge(np.stack(rows), pixels)
-  return pictures.png(pictures.tile(images, gap=max(1, images.shape[2] // 16)), optimize=True)
+  gap = max(1, images.shape[2] // 16)
+  if not (row_names or column_names):
+    return pictures.png(pictures.tile(images, gap=gap), optimize=True)
+  return pictures.png(pictures.labelled(images, row_names, column_names, gap), optimize=True)

@@ -12,6 +12,8 @@ NOT_IDENTITY = ('num_samples', 'batch_size')
 def settings_of(sample: Mapping[str, Any], step: int, w: float) -> dict[str, Any]:
   """The settings of one set: the checkpoint's step, and `config.sample` with one of its w."""
   kept = {k: v for k, v in sample.items() if k not in NOT_IDENTITY}
+  if kept.get('quantisation') == 'round':  # as where it is left out
+    del kept['quantisation']
   kept['guidance'] = dict(sample['guidance']) | {'w': float(w)}
   kept['sampler'] = dict(sample['sampler'])
   return {'step': step, 'sample': kept}

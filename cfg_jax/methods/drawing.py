@@ -18,6 +18,8 @@ from cfg_jax.methods import make
 from cfg_jax.methods.method import Request
 
 config_lib.FIT['sample.sampler'] = samplers.fitted  # --set sample.sampler.name=ddim
+# A field that configs may leave out: how x becomes uint8. ADM truncates.
+config_lib.FIT['sample'] = lambda sample: {'quantisation': 'round'} | sample
 
 
 def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
@@ -27,11 +29,12 @@ def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> 
   conditions; knobs: the guidance rule's, float32 (B,) each. One compiled program serves every w;
   where all w are 0 it skips the ∅ half.
   """
-  method = make(config, mesh)
+  method, quantisation = make(config, mesh), config.sample.get('quantisation', 'round')
 
   def draw(params, indices, value, knobs):
     keys = sample_keys(config.sample.seed, indices)
-    return to_uint8(method.draw(params, Request(keys, conditioning.given(value), knobs)))
+    x = method.draw(params, Request(keys, conditioning.given(value), knobs))
+    return to_uint8(x, quantisation)
 
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
   return jax.jit(draw, in_shardings=(everywhere, split, split, split), out_shardings=split)
@@ -48,9 +51,12 @@ def sample_keys(seed: int, indices: jax.Array) -> jax.Array:
   return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(indices)
 
 
-def to_uint8(x: jax.Array) -> jax.Array:
-  """[−1, 1] to 0..255, rounded to nearest (truncation moves Inception features by 1e-3)."""
-  return jnp.round(jnp.clip((x + 1) * 127.5, 0, 255)).astype(jnp.uint8)
+def to_uint8(x: jax.Array, quantisation: str = 'round') -> jax.Array:
+  """[−1, 1] to 0..255, to nearest or, as ADM does, truncated (which moves Inception's features by
+  1e-3).
+  """
+  levels = jnp.clip((x + 1) * 127.5, 0, 255)
+  return (jnp.round(levels) if quantisation == 'round' else levels).astype(jnp.uint8)
 
 
 def check_guidance(config: ml_collections.ConfigDict, w: Sequence[float]) -> None:
@@ -69,6 +75,8 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
     yield 'batch_size', remedy
   if not 0 <= sample.seed < 2**32:
     yield 'seed', 'must be 0 to 2^32 − 1'
+  if sample.get('quantisation', 'round') not in ('round', 'truncate'):
+    yield 'quantisation', "must be 'round' or 'truncate'"
   for field, remedy in samplers.problems(sample.sampler, context.config.get('diffusion')):
     yield f'sampler.{field}', remedy
   if sample.guidance.pair not in pairs.PAIRS:

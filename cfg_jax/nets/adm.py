@@ -1,11 +1,13 @@
-r"""OpenAI's published ADM networks → a run that `generate` can sample.
+r"""Networks of OpenAI's guided-diffusion (ADM) → a run that `generate` can sample.
 
   python -m cfg_jax.nets.adm --config configs/imagenet64.py --workdir runs/adm64 \
       --weights 64x64_diffusion.pt
   python -m cfg_jax.generate --workdir runs/adm64 --num_samples 16
 
 Takes the class-conditional `64x64_diffusion.pt` and `128x128_diffusion.pt` of Dhariwal & Nichol
-(2021), whose network is that of our configs but for three things:
+(2021), and what guided-diffusion itself leaves of a training with the same flags:
+`ema_0.9999_540000.pt`, in float32, whose name tells the step (or `model540000.pt`, not averaged).
+The network is that of our configs but for three things:
 
 - It was trained on 1000 discrete times. `model.lambda_embedding` maps λ to them, and λ_min and
   λ_max become the ends of its schedule.
@@ -17,6 +19,7 @@ Takes the class-conditional `64x64_diffusion.pt` and `128x128_diffusion.pt` of D
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cfg_jax.core import command, runtime
-from cfg_jax.core import config as config_lib
-from cfg_jax.core.checkpoint import Checkpoints
+from cfg_jax.core import command, imported, runtime
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
 from cfg_jax.nets import torch_file, unet
@@ -41,11 +42,13 @@ class Published:
   lambda_embedding: str  # the schedule of its discrete times
   heads_first: bool  # qkv gives q, k and v of the first head, then of the next; ours all q first
   num_steps: int  # of its training
+  channels: int
+  input_blocks: int
 
 
 PUBLISHED = {  # by image size. The numbers of steps are recalled, not read: check before citing.
-  64: Published('adm_cosine', heads_first=False, num_steps=540_000),
-  128: Published('adm_linear', heads_first=True, num_steps=4_360_000),
+  64: Published('adm_cosine', False, num_steps=540_000, channels=192, input_blocks=16),
+  128: Published('adm_linear', True, num_steps=4_360_000, channels=256, input_blocks=15),
 }
 
 # Our names of a block's parts, and those of the files.
@@ -78,36 +81,56 @@ def import_run(config: ConfigDict, weights: Path, workdir: Path) -> None:
   the network's.
   """
   workdir = Path(workdir)
-  if workdir.exists() and any(workdir.iterdir()):
-    raise UserError(f'--workdir={workdir} is not empty: name a new one.')
+  imported.check_new(workdir)
   size = registry.of(config.data).image_shape[0]
   if size not in PUBLISHED:
     raise UserError(
       f'data.name={config.data.name!r} has {size}×{size} images; the published networks are those '
       'of configs/imagenet64.py and configs/imagenet128.py.'
     )
-  config = as_trained(config, PUBLISHED[size])
+  config = as_trained(config, PUBLISHED[size], step_of(weights))
   tensors = torch_file.read(weights)
   try:
     ema = convert(tensors, unet.of(config), PUBLISHED[size].heads_first)
   except ValueError as error:
-    raise UserError(f'--weights={weights}: {error}') from None
-  step = config.train.num_steps
-  checkpoints = Checkpoints(workdir, keep=1)
-  state = jax.device_put({'step': np.int32(step), 'ema': {'network': ema}})
-  checkpoints.save(step, state, {'imported': str(weights)})
-  checkpoints.close()
-  config_lib.record(config, workdir)  # last: without it there is no run
+    raise UserError(f'--weights={weights}: {error} {described(tensors)}'.rstrip()) from None
+  source = {'imported': str(weights)}
+  imported.write(config, config.train.num_steps, {'network': ema}, workdir, source)
 
 
-def as_trained(config: ConfigDict, published: Published) -> ConfigDict:
-  """The config with what OpenAI did otherwise: schedule, no ∅, no warm-up, no clipped gradients."""
+def step_of(weights: Path) -> int | None:
+  """The step that guided-diffusion writes into a name, as in ema_0.9999_540000.pt; else None."""
+  found = re.fullmatch(r'(?:ema_[\d.]+_|model)(\d+)\.pt', Path(weights).name)
+  return int(found[1]) if found else None
+
+
+def described(tensors: dict[str, np.ndarray]) -> str:
+  """What a file seems to hold, and which config fits it; '' where nothing is known of it."""
+  if not {'time_embed.0.weight', 'input_blocks.0.0.weight'} <= tensors.keys():
+    return ''
+  channels = tensors['time_embed.0.weight'].shape[-1]
+  blocks = len({name.split('.')[1] for name in tensors if name.startswith('input_blocks.')})
+  if not any(name.startswith('output_blocks.') for name in tensors):
+    return "It is a classifier's: give the weights of a diffusion network."
+  if 'label_emb.weight' not in tensors:
+    return 'Its network knows no classes: give a class-conditional one.'
+  for size, published in PUBLISHED.items():
+    if (channels, blocks) == (published.channels, published.input_blocks):
+      return f'It fits configs/imagenet{size}.py.'
+  return f'It has {channels} channels and {blocks} input blocks, as none of our configs has.'
+
+
+def as_trained(config: ConfigDict, published: Published, step: int | None = None) -> ConfigDict:
+  """The config with what OpenAI did otherwise: schedule, no ∅, no warm-up, no clipped gradients.
+
+  step: how far the training is; by default as the published networks' was.
+  """
   config = config.copy_and_resolve_references().unlock()
   config.model.lambda_embedding = published.lambda_embedding
   lam = adm_lambdas(published.lambda_embedding)
   config.diffusion.update(lambda_min=float(lam[-1]), lambda_max=float(lam[0]))
   config.method.p_uncond = 0.0
-  config.train.num_steps = published.num_steps
+  config.train.num_steps = step or published.num_steps
   config.train.update(warmup_steps=0, grad_clip=float('inf'))
   config.sample.guidance.w = (0.0,)
   return config.lock()
@@ -198,14 +221,24 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   runtime.setup_jax(1)
-  workdir = flags.FLAGS.workdir
-  import_run(command.config_of_file(), Path(flags.FLAGS.weights), Path(workdir))
+  workdir, config = flags.FLAGS.workdir, command.config_of_file()
+  import_run(config, Path(flags.FLAGS.weights), Path(workdir))
+  other = {'bfloat16': 'float32', 'float32': 'bfloat16'}[config.model.dtype]
+  print(
+    f'The run computes in {config.model.dtype}, with float32 weights, norms and softmax (ε differs '
+    f'by about a hundredth between bfloat16 and float32). For {other}, import it again with '
+    f'--set model.dtype={other}.'
+  )
   print(f'Sample it: python -m cfg_jax.generate --workdir {workdir} --num_samples 16')
 
 
-if __name__ == '__main__':
+def define_flags() -> None:
+  """The command's flags."""
   command.define_config_flags()
-  flags.DEFINE_string('workdir', None, 'Folder that is to hold the run.')
-  flags.DEFINE_string('weights', None, 'The .pt file.')
-  flags.mark_flags_as_required(['workdir', 'weights'])
+  flags.DEFINE_string('workdir', None, 'Folder that is to hold the run.', required=True)
+  flags.DEFINE_string('weights', None, 'The .pt file.', required=True)
+
+
+if __name__ == '__main__':
+  define_flags()
   command.run(main)

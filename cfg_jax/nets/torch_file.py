@@ -1,6 +1,6 @@
 """Files of torch.save, read without PyTorch: dictionaries of tensors, and nothing else.
 
-Such a file is a pickle. It is read here by an unpickler that knows the five names that a dictionary
+Such a file is a pickle. It is read here by an unpickler that knows the few names that a dictionary
 of tensors needs and refuses all others, so that no file can run code; that takes fewer lines than a
 conversion command, and nobody has to install PyTorch to convert.
 """
@@ -12,16 +12,25 @@ import pickle
 import zipfile
 from typing import BinaryIO
 
+import jax.numpy as jnp
 import numpy as np
 
 from cfg_jax.core.errors import UserError
 
-_DTYPES = {'FloatStorage': np.float32, 'DoubleStorage': np.float64, 'LongStorage': np.int64}
+_DTYPES = {
+  'FloatStorage': np.float32,
+  'DoubleStorage': np.float64,
+  'HalfStorage': np.float16,
+  'BFloat16Storage': np.dtype(jnp.bfloat16),
+  'LongStorage': np.int64,
+}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # opens a file of torch.save before PyTorch 1.6
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """The tensors of a PyTorch state dictionary, by name; zip files (1.6 on) and older ones.
+
+  Tensors may be parameters, views of one another, and of half precision; they keep their types.
 
   Raises ValueError, one line, on a file that is damaged or holds anything but tensors.
   """
@@ -68,6 +77,10 @@ def _rebuild_tensor(storage, offset, shape, stride, *_) -> _Tensor:
   return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, stride)))
 
 
+def _rebuild_parameter(tensor, *_) -> _Tensor:
+  return tensor
+
+
 class _Unpickler(pickle.Unpickler):
   """Knows ordered dictionaries, tensors and their storages; refuses every other name."""
 
@@ -76,6 +89,8 @@ class _Unpickler(pickle.Unpickler):
       return collections.OrderedDict
     if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
       return _rebuild_tensor
+    if (module, name) == ('torch._utils', '_rebuild_parameter'):
+      return _rebuild_parameter
     if module == 'torch' and name in _DTYPES:
       return _DTYPES[name]
     raise pickle.UnpicklingError(f'refused: it asks for {module}.{name}, which is not a tensor')

@@ -2,10 +2,12 @@
 
   python -m cfg_jax.plan --config configs/imagenet64.py
     [--plan.device=h100 --plan.devices=8 --plan.mfu=0.4]
+  python -m cfg_jax.plan --config configs/mnist.py --plan.device=here
 
-Nothing is allocated and no accelerator is needed: see `cost`. `mfu` is the share of the
-devices' peak that reaches the model: a small network reaches less, and so does one with remat,
-whose second forward pass the model does not need.
+With `here` the training step and the network are timed on this machine: see here.py. Else nothing
+is allocated and no accelerator is needed: see cost.py. `mfu` is the share of the devices' peak that
+reaches the model: a small network reaches less, and so does one with remat, whose second forward
+pass the model does not need.
 """
 
 import jax
@@ -13,10 +15,11 @@ import ml_collections
 from absl import flags
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core import runtime
 from cfg_jax.core.errors import UserError
 from cfg_jax.equations import samplers
 from cfg_jax.evaluate.owners import OWNERS
-from cfg_jax.plan import cost, devices
+from cfg_jax.plan import cost, devices, here
 
 
 def show(
@@ -41,6 +44,44 @@ def show(
   _show_flops(config, flops)
   _show_hours(config, flops, num_devices, peak * mfu)
   _show_memory(config, kind, num_devices)
+
+
+def show_here(config: ml_collections.ConfigDict) -> None:
+  """Prints the plan for the devices of this machine, of which it measures some seconds.
+
+  Raises UserError for a wrong config.
+  """
+  num_devices = jax.device_count()
+  config_lib.check(config, OWNERS, num_devices)
+  print(f'{config.data.name} on the {num_devices} × {jax.devices()[0].device_kind} here, measured')
+  _show_parameters(config)
+  flops = cost.image_flops(config)
+  _show_flops(config, flops)
+  print('\nMeasuring: two programs are compiled, and timed ...', flush=True)
+  if (busy := here.load()) > 0.5:
+    print(f'  Others compute here too (load {busy:.1f}): alone it would be faster.')
+  found = here.measure(config, flops)
+  image_rate = found.step / config.train.batch_size
+  what = f'a training step, from {found.step_images} of {config.train.batch_size} images'
+  _row(what, duration(found.step))
+  _row(f'a network call, an image, from {found.call_images}', duration(found.call))
+  gflops = flops.train.compiler / image_rate / 1e9, flops.forward.compiler / found.call / 1e9
+  _row('GFLOP/s of either', *map(_short, gflops))
+  _show_times(
+    config,
+    config.train.num_steps * found.step / 3600,
+    found.call / 3600,
+    lambda h: duration(3600 * h),
+  )
+  _show_memory(config, None, num_devices)
+
+
+def duration(seconds: float) -> str:
+  """Seconds in the unit in which they are read, such as '67 ms', '8.2 min', '3.4 h' or '5.1 d'."""
+  for unit, size in (('d', 86400 * 2), ('h', 3600), ('min', 60), ('s', 1)):
+    if seconds >= size:
+      return f'{_short(seconds / min(size, 86400))} {unit}'
+  return f'{_short(1000 * seconds)} ms'
 
 
 def _checked(device, num_devices, mfu):
@@ -83,22 +124,29 @@ def _show_flops(config, flops):
 
 
 def _show_hours(config, flops, num_devices, flops_each):
-  rate, train = num_devices * flops_each * 3600, config.train
+  rate = num_devices * flops_each * 3600
+  train = config.train.num_steps * config.train.batch_size * flops.train.compiler / rate
   print(f'\nHours on all {num_devices}, without evaluation')
-  train_hours = train.num_steps * train.batch_size * flops.train.compiler / rate
-  seconds = _short(train_hours * 3600 / train.num_steps)
-  _row(f'training: {train.num_steps:,} steps of {seconds} s', _short(train_hours))
+  hours = _show_times(config, train, flops.forward.compiler / rate, _short)
+  _row('all, in hours of one device', _short(hours * num_devices))
+
+
+def _show_times(config, train_hours, call_hours, text):
+  """The rows of what is trained and drawn, hours written by `text`; returns the hours of all."""
+  steps = config.train.num_steps
+  seconds = _short(train_hours * 3600 / steps)
+  _row(f'training: {steps:,} steps of {seconds} s', text(train_hours))
   hours = 0.0
   columns = cost.columns(config)
   for name, changed in columns.items():
     sample = changed.sample
-    hours += (column := cost.sampling_calls(sample) * flops.forward.compiler / rate)
+    hours += (column := cost.sampling_calls(sample) * call_hours)
     what = f'{len(sample.guidance.w)} w × {sample.num_samples:,} samples'
-    _row(f'{name}: {what}, T = {sample.sampler.num_steps}', _short(column))
+    _row(f'{name}: {what}, T = {sample.sampler.num_steps}', text(column))
   models = cost.num_models(columns.values())
   hours += models * train_hours
-  _row(f'all, with {models} trained model{"s" * (models > 1)}', _short(hours))
-  _row('all, in hours of one device', _short(hours * num_devices))
+  _row(f'all, with {models} trained model{"s" * (models > 1)}', text(hours))
+  return hours
 
 
 def _show_memory(config, kind, num_devices):
@@ -110,6 +158,8 @@ def _show_memory(config, kind, num_devices):
     _row(name, _short(n / 1e9))
   total = sum(memory.values()) / 1e9
   _row("all, by arithmetic, without the compiler's scratch space", _short(total))
+  if kind is None:
+    return
   if total > kind.memory_gb:
     more = [] if config.train.shard_optimizer else ['train.shard_optimizer']
     more += [] if config.model.remat else ['model.remat']
@@ -124,7 +174,7 @@ def _show_memory(config, kind, num_devices):
 
 def define_flags() -> None:
   """What hours are counted for."""
-  flags.DEFINE_string('plan.device', 'h100', f'One of {", ".join(devices.DEVICES)}.')
+  flags.DEFINE_string('plan.device', 'h100', f'One of {", ".join(devices.DEVICES)}, or here.')
   flags.DEFINE_integer('plan.devices', 8, 'How many of them.')
   flags.DEFINE_float('plan.mfu', 0.4, "The share of the devices' peak that reaches the model.")
 
@@ -142,6 +192,11 @@ def _device_flags():
 def main(config: ml_collections.ConfigDict) -> None:
   """The plan that the flags ask for."""
   device, num_devices, mfu = _device_flags()
+  if device == 'here':
+    sizes = config.train.batch_size, config.sample.batch_size
+    runtime.setup_jax(*sizes, channels=config.model.channels)
+    show_here(config)
+    return
   show(config, device=device, num_devices=num_devices, mfu=mfu)
 
 

@@ -148,7 +148,7 @@ def _floors(found: Sequence[dict]) -> list[dict]:
   ]
 
 
-_DRAWING = ('dataset', 'n', 'of', 'seed', 'extractor_sha256', 'reference_sha256')
+_DRAWING = ('dataset', 'n', 'of', 'seed', 'extractor_sha256', 'reference_sha256', 'metric_settings')
 
 
 def _lacking(results: Results) -> list[Path]:

@@ -103,7 +103,7 @@ def _about(ours: Sequence[Curve]) -> str:
 def _is_floor(floor: dict, ours: Sequence[Curve], distance: str) -> bool:
   """Whether real images were measured as these curves were, and as many."""
   settings = [c.settings for c in ours]
-  same = ('dataset', 'extractor_sha256', 'reference_sha256')
+  same = ('dataset', 'extractor_sha256', 'reference_sha256', 'metric_settings')
   alike = [s for s in settings if all(floor.get(k) == s.get(k) for k in same)]
   return any(floor['n'] == min(s.get('n') or 0, floor['of']) for s in alike) and (
     floor['distance'] == distance

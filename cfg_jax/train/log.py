@@ -128,7 +128,8 @@ def make_grid(
   def grid(ema):
     images = sharding.gather(draw(jax.device_put(ema, everywhere), *arguments))[: len(cells)]
     images = images.reshape(len(classes), len(strengths), *dataset.image_shape)
-    return pictures.labelled(images, rows, [f'w = {w:g}' for w in strengths])
+    heads = [f'w = {w:g}' for w in strengths]
+    return pictures.labelled(pictures.enlarge(images, 32), rows, heads, gap=2)
 
   return grid
 

@@ -46,21 +46,18 @@ def test_enlarged_images_repeat_pixels_up_to_a_size():
   np.testing.assert_array_equal(pictures.enlarge(images, 4), images)
 
 
-def test_rows_and_columns_are_named_beside_the_images():
-  images = np.random.default_rng(0).integers(0, 200, (2, 3, 8, 8, 1)).astype(np.uint8)
-  rows, columns = ['cat', 'a longer name'], ['w = 0', '1', 'too long to be written in full']
-  picture = pictures.labelled(images, rows, columns)
-  large, gap = pictures.enlarge(images, 32), 2
-  left = picture.shape[1] - 3 * (32 + gap)
-  top = picture.shape[0] - 2 * (32 + gap)
-  for i in range(2):
-    for j in range(3):
-      y, x = top + i * (32 + gap), left + j * (32 + gap)
-      np.testing.assert_array_equal(picture[y : y + 32, x : x + 32], large[i, j])
-    assert picture[top + i * 34 : top + i * 34 + 32, :left].min() < 100  # ink
-  heads = [picture[:top, left + j * 34 : left + j * 34 + 32].min() for j in range(3)]
-  assert max(heads) < 150 and (picture[:, -1] == 255).all() and picture.shape[2] == 1
-  other = pictures.labelled(images, rows, ['w = 4', *columns[1:]])
-  assert (other != picture).any() and other.shape == picture.shape
-  colour = pictures.labelled(images.repeat(3, -1), rows, columns)
-  np.testing.assert_array_equal(colour, picture.repeat(3, -1))
+def test_names_stand_before_rows_and_above_columns():
+  """The images lie as `tile` lays them, below and to the right of what is written in black."""
+  images = np.full((2, 3, 32, 32, 1), 200, np.uint8)
+  picture = pictures.labelled(images, ['w = 0', 'w = 1'], ['a', 'b', 'c'], gap=2)
+  top, left = picture.shape[0] - 2 * 32 - 2, picture.shape[1] - 3 * 32 - 2 * 2
+  assert 12 <= top <= 40 and 20 <= left <= 80
+  expected = pictures.tile(images, gap=2)
+  inside = picture[top:, left:, 0]
+  np.testing.assert_array_equal(inside, np.where(expected[..., 1] == 255, 200, 255))
+  for written in (picture[:top, left:], picture[top : top + 32, :left], picture[top + 34 :, :left]):
+    assert written.min() < 100 and written.max() == 255
+  assert (picture[:top, :left] == 255).all()
+  np.testing.assert_array_equal(
+    pictures.labelled(images, [], []), pictures.tile(images), strict=True
+  )

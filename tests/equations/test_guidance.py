@@ -178,6 +178,17 @@ def test_conditions_of_any_shape_go_through_the_pair():
   np.testing.assert_allclose(away.eps, z - 5)
 
 
+@pytest.mark.parametrize('wrong', ['class of another batch', 'attributes of another batch'])
+def test_conditions_of_another_number_of_samples_are_refused(wrong):
+  (z, _), lam, c = batch()
+  value = {'attributes': jnp.ones((B, 8)), 'class': jnp.asarray(c)}
+  value[wrong.split()[0]] = jnp.ones((8 * B,))  # as flattened attributes would be
+  cond = conditioning.Cond(value, jnp.ones(B, bool))
+  for alone in (False, True):
+    with pytest.raises(AssertionError, match='shape'):
+      pairs.null(lambda z, *_: z, cond)(z, lam, alone)
+
+
 class TestProblems:
   """Of the config's section `sample.guidance`."""
 

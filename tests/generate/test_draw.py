@@ -145,7 +145,8 @@ def test_the_grid_has_classes_as_rows_and_w_as_columns(trained, config):
   grid = np.asarray(Image.open(trained / sets[0].path / '..' / 'grid.png'))
   drawn = np.stack([images_of(trained, s, 10) for s in sets], axis=1)  # balanced: index = class
   strengths = [f'{"w = " if k == 0 else ""}{s.w:g}' for k, s in enumerate(sets)]
-  np.testing.assert_array_equal(grid, pictures.labelled(drawn, '0123456789', strengths)[..., 0])
+  expected = pictures.labelled(pictures.enlarge(drawn, 32), '0123456789', strengths, gap=2)
+  np.testing.assert_array_equal(grid, expected[..., 0])
 
 
 def test_how_long_an_image_took_is_left_beside_its_set(trained, config, tmp_path):

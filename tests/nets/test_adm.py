@@ -21,6 +21,7 @@ from cfg_jax.nets.embed import adm_lambdas
 from experiments import adm_pytorch
 from experiments.adm_pytorch import ours, tensors_of, to_torch
 from tests.conftest import load_config, run
+from tests.nets.tiny_adm import OVERRIDES
 
 BOUND = 1e-4  # relative, float32
 SMALL = dict(channels=64, channel_mults=(1, 2), num_blocks=1, attention_resolutions=(8,))
@@ -156,33 +157,6 @@ def _input_dtypes(jaxpr, found):
       found[eqn.primitive.name].add(str(eqn.invars[0].aval.dtype))
     for sub in jax.extend.core.jaxprs_in_params(eqn.params):
       _input_dtypes(sub, found)
-
-
-# A run of the size that images of imagenet64 allow.
-TINY = adm_pytorch.ADM(64, 32, (1, 1, 1), 1, (16,), 16, None, new_attention_order=True)
-OVERRIDES = {  # of the digits' config
-  'data.name': 'imagenet64',
-  'model.norm_groups': 32,
-  'model.channels': 32,
-  'model.channel_mults': (1, 1, 1),
-  'model.num_blocks': 1,
-  'model.attention_resolutions': (16,),
-  'model.head_channels': 16,
-  'sample.sampler.num_steps': 3,
-  'sample.num_samples': 2,
-  'sample.batch_size': 2,
-}
-
-
-@pytest.fixture(scope='module')
-def imported(tmp_path_factory):
-  """(reference network, weights, workdir) of an imported run."""
-  folder = tmp_path_factory.mktemp('adm')
-  network = adm_pytorch.random(TINY)
-  torch.save(network.state_dict(), folder / 'weights.pt')
-  config = load_config('digits', **OVERRIDES)
-  adm.import_run(config, folder / 'weights.pt', folder / 'run')
-  return network, folder / 'weights.pt', folder / 'run'
 
 
 def test_generate_samples_what_the_original_network_says(imported):

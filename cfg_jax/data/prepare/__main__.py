@@ -9,7 +9,8 @@
 
 Debian's package dataset-fashion-mnist puts those four into /usr/share/datasets/fashion-mnist.
 
-Any name but ours makes a data set of your own, from then on called --set data.name=flowers.
+Any name but ours makes a data set of your own, from then on called --set data.name=flowers. Where
+all of its images are grey they keep their one channel; --rgb makes them three.
 Photographs are cropped to their central square and resized to exact area averages (see images.py).
 Every core works at a shard of its own; if the command is killed, give it again and it goes on. The
 result, DATA_DIR/NAME/1.0.0, is a TFDS data set of PNG images in ArrayRecord files, class by class.
@@ -38,6 +39,7 @@ def prepare(
   *,
   split: str | None = None,
   size: int | None = None,
+  rgb: bool = False,
   workers: int = 1,
 ) -> int:
   """Prepares `name` in `data_dir`; returns by how many images it is not what was published.
@@ -47,16 +49,19 @@ def prepare(
   if workers < 1:
     raise UserError(f'workers={workers} must be at least 1')
   try:
-    described = describe(name, source.expanduser(), split, size)
+    described = describe(name, source.expanduser(), split, size, rgb)
     return writing.write(described, data_dir.expanduser() / name / writing.VERSION, workers=workers)
   except OSError as error:  # no such file, no permission, no space
     raise UserError(str(error)) from error
 
 
-def describe(name: str, path: Path, split: str | None, size: int | None) -> sources.Source:
+def describe(
+  name: str, path: Path, split: str | None, size: int | None, rgb: bool = False
+) -> sources.Source:
   """What `name` is to be prepared from, listed but not read; ValueError where that won't do.
 
-  `split` is None for train; `size` is that of the square images of a data set of one's own.
+  `split` is None for train; `size` is that of the square images of a data set of one's own, and
+  `rgb` makes three channels of grey ones.
   """
   if name == 'digits':
     raise UserError('digits needs no preparing: they come with scikit-learn')
@@ -68,7 +73,9 @@ def describe(name: str, path: Path, split: str | None, size: int | None) -> sour
     if size is None or size < 1:
       known = ', '.join(datasets.DATASETS)
       raise UserError(f'{name} is none of {known}: for a data set of your own give --size, as 64')
-    return sources.folder_source(path, split or 'train', size)
+    return sources.folder_source(path, split or 'train', size, rgb)
+  if rgb:
+    raise UserError(f'--rgb is for data sets of your own: {name} has its channels')
   if size is not None:
     raise UserError(f'--size={size} is for data sets of your own: {name} has its size')
   if name.startswith('imagenet'):
@@ -84,7 +91,7 @@ def main(argv: list[str]) -> None:
     known = ', '.join(datasets.DATASETS)
     raise UserError(f'give one name to prepare: {known}, or one of your own')
   args = flags.FLAGS
-  options = {'split': args.split, 'size': args.size, 'workers': args.workers}
+  options = {name: args[name].value for name in ('split', 'size', 'rgb', 'workers')}
   try:
     if prepare(argv[1], Path(args.source), Path(args.data_dir), **options):
       sys.exit(3)
@@ -99,6 +106,7 @@ def define_flags() -> None:
   flags.DEFINE_string('data_dir', '~/tensorflow_datasets', 'As config.data.dir.')
   flags.DEFINE_string('split', None, 'By default train; ImageNet also has validation.')
   flags.DEFINE_integer('size', None, 'Height and width, for a data set of your own.')
+  flags.DEFINE_boolean('rgb', False, 'Makes RGB of grey images of your own.')
   flags.DEFINE_integer('workers', len(os.sched_getaffinity(0)), 'By default one for each core.')
 
 

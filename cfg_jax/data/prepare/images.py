@@ -11,6 +11,7 @@ what its accurate DCT does. (ADM crops and resizes in another way: halvings, the
 import functools
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,12 +19,24 @@ from PIL import Image, ImageOps
 from cfg_jax.core.errors import UserError
 
 
-def decode(data: bytes, *, upright: bool) -> tuple[np.ndarray, str]:
-  """An encoded image as uint8 (H, W, 3), and what it was: 'JPEG RGB', 'JPEG CMYK', ….
+def is_grey(path: Path) -> bool:
+  """Whether the file's header is that of an image with no colour; True where it is no image.
 
-  The format is told by content, not by name (ImageNet has a PNG called .JPEG). Grey and CMYK become
-  RGB, transparency is dropped, and `upright` turns a photograph as its EXIF data says. Raises
-  ValueError for bytes that are not a whole 8-bit image.
+  What cannot be read is left out later, and decides nothing.
+  """
+  try:
+    with warnings.catch_warnings(action='ignore'), Image.open(path) as image:
+      return image.mode in ('1', 'L', 'LA', 'La') or image.mode[0] in 'IF'
+  except Exception:  # as in `decode`
+    return True
+
+
+def decode(data: bytes, *, upright: bool, channels: int = 3) -> tuple[np.ndarray, str]:
+  """An encoded image as uint8 (H, W, channels), and what it was: 'JPEG RGB', 'JPEG CMYK', ….
+
+  The format is told by content, not by name (ImageNet has a PNG called .JPEG). With three channels
+  grey and CMYK become RGB, with one all become grey; transparency is dropped, and `upright` turns a
+  photograph as its EXIF data says. Raises ValueError for bytes that are not a whole 8-bit image.
   """
   try:
     with warnings.catch_warnings(action='ignore'):  # some of ImageNet's have odd EXIF data
@@ -32,7 +45,8 @@ def decode(data: bytes, *, upright: bool) -> tuple[np.ndarray, str]:
         if image.mode[0] in 'IF':  # 16 bits or floats: Pillow would clip them to white
           raise UserError(f'{kind} has more than 8 bits')
         turned = ImageOps.exif_transpose(image) if upright else image
-        return np.asarray(turned.convert('RGB')), kind
+        pixels = np.asarray(turned.convert({1: 'L', 3: 'RGB'}[channels]))
+        return pixels.reshape(*pixels.shape[:2], channels), kind
   except Exception as error:  # Pillow raises half a dozen types on damaged bytes
     raise UserError(str(error)) from None
 

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from cfg_jax.core.errors import UserError
+from cfg_jax.data.prepare import images
 
 MAX_SHARDS = 256  # each is a file a reader holds open; a usual limit is 1024 files
 SHARD_BYTES = 64 << 20  # of source, a few hundred photographs at most
@@ -82,8 +83,11 @@ def folder_entries(path: Path) -> Iterator[tuple[str, list[Entry]]]:
     yield folder.name, [Entry(str(p), 0, p.stat().st_size, n, -1) for p, n in zip(files, names)]
 
 
-def folder_source(path: Path, split: str, size: int) -> Source:
-  """One's own images: a folder of class folders, labelled in the order of the folders' names."""
+def folder_source(path: Path, split: str, size: int, rgb: bool = False) -> Source:
+  """One's own images: a folder of class folders, labelled in the order of the folders' names.
+
+  They become (size, size, 1) where all of them are grey, unless rgb; else (size, size, 3).
+  """
   if not path.is_dir():
     raise UserError(f'--source={path} is not a folder of class folders')
   found = dict(folder_entries(path))
@@ -95,7 +99,8 @@ def folder_source(path: Path, split: str, size: int) -> Source:
   if empty := [name for name, entries in found.items() if not entries]:
     raise UserError(f'{path / empty[0]} holds no images: fill the class folder or remove it')
   labelled = [e._replace(label=i) for i, entries in enumerate(found.values()) for e in entries]
-  return Source(list(found), (size, size, 3), {split: shards(labelled)})
+  grey = not rgb and all(images.is_grey(Path(entry.path)) for entry in labelled)
+  return Source(list(found), (size, size, 1 if grey else 3), {split: shards(labelled)})
 
 
 def shards(entries: Sequence[Entry], *, of_tars: bool = False) -> list[Shard]:

@@ -54,7 +54,8 @@ def _splits_to_write(source: sources.Source, folder: Path) -> list[str]:
     )
   if info.features['image'].shape != source.image_shape:
     raise UserError(
-      f'{folder} holds images of {info.features["image"].shape}, not {source.image_shape}'
+      f'{folder} holds images of {info.features["image"].shape}, not {source.image_shape}: '
+      'give the same --size and --rgb'
     )
   return todo
 
@@ -103,12 +104,13 @@ def write_shard(
   """Writes one shard, less damaged images, and returns its journal line. Runs in a worker."""
   features = _features(image_shape, num_classes=num_classes)
   kinds, labels, skipped, num_bytes = collections.Counter(), collections.Counter(), [], 0
+  sizes = []  # of those that are enlarged: the squares' sides
   partial = path.with_name(f'{path.name}.partial-{os.getpid()}')
   try:
     writer = ArrayRecordWriter(str(partial), 'group_size:1')  # so that each can be read by itself
     for name, image, label in shard.read():
       try:
-        image, kind = _small(image, image_shape[0], upright)
+        image, kind, side = _small(image, image_shape, upright)
       except ValueError as error:
         skipped.append(f'{name}: {error}')
         continue
@@ -118,19 +120,26 @@ def write_shard(
       kinds[kind] += 1
       labels[label] += 1
       num_bytes += len(record)
+      if side < image_shape[0]:
+        sizes.append(side)
     writer.close()
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)
   counts = {'images': kinds.total(), 'kinds': kinds, 'labels': labels, 'skipped': skipped}
+  counts |= {'enlarged': len(sizes), 'smallest': min(sizes)} if sizes else {}
   return {'key': shard.key, 'file_bytes': path.stat().st_size, 'record_bytes': num_bytes} | counts
 
 
-def _small(image: bytes | np.ndarray, size: int, upright: bool) -> tuple[np.ndarray, str]:
+def _small(
+  image: bytes | np.ndarray, shape: tuple[int, int, int], upright: bool
+) -> tuple[np.ndarray, str, int]:
+  """The image in its shape, what it was, and the side of the square that it is made of."""
   if isinstance(image, np.ndarray):
-    return image, 'uncompressed'
-  image, kind = images.decode(image, upright=upright)
-  return images.resize(images.central_square(image), size), kind
+    return image, 'uncompressed', image.shape[0]
+  image, kind = images.decode(image, upright=upright, channels=shape[2])
+  square = images.central_square(image)
+  return images.resize(square, shape[0]), kind, len(square)
 
 
 def _features(image_shape: tuple[int, int, int], **classes) -> tfds.features.FeaturesDict:
@@ -186,6 +195,14 @@ def _report(source: sources.Source, folder: Path, split: str, lines: list[dict])
     f'{len(lines)} shards, {megabytes:,.1f} MB in {folder}'
   )
   print('  from ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.most_common()))
+  if source.image_shape[2] == 1 and 'uncompressed' not in kinds:
+    print('  one channel, as all of them are grey (--rgb would make three)')
+  if enlarged := sum(line.get('enlarged', 0) for line in lines):
+    smallest = min(line['smallest'] for line in lines if line.get('enlarged'))
+    print(
+      f'  ENLARGED, as they are smaller than {source.image_shape[0]} pixels: {enlarged:,}, the '
+      f'smallest from {smallest}'
+    )
   if skipped:
     print(
       f'  left out, as they cannot be decoded: {len(skipped)} ({"; ".join(skipped[:5])}'

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,8 @@ def null(eps_fn: EpsFn, cond: Cond) -> Pair:
 
   eps_fn: (z (N, …), lam (N,), cond) → (N, …), called with N = 2B samples. Returns
   pair(z, lam, alone) → (towards, away) for z (B, …) and lam (B,); where `alone`, a bool that may be
-  traced, the ∅ half is not computed, and away is towards.
+  traced, the ∅ half is not computed, and away is towards. Every array of cond is of B samples, else
+  pair raises AssertionError.
   """
 
   def conditional(z, lam):
@@ -41,6 +43,7 @@ def null(eps_fn: EpsFn, cond: Cond) -> Pair:
     return eps[0::2], eps[1::2]
 
   def pair(z, lam, alone=False):
+    chex.assert_equal_shape_prefix([z, lam, *jax.tree.leaves(cond)], 1)
     if isinstance(alone, jax.core.Tracer):
       sides = jax.lax.cond(alone, conditional, both, z, lam)
     else:
