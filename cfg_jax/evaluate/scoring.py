@@ -140,7 +140,6 @@ def _influences(
 def compare(found: Features, reference: Reference, extractor: Extractor) -> dict[str, float]:
   """Every metric that the reference has the means for, by its name in `metrics.METRICS`."""
   n, m = found.moments.n, METRIC_SETTINGS
-  parts = (max(1, round(n / adm.SPLIT)), None) if as_adm else (m['is_splits'], m['is_shuffle_seed'])
   name = distance_name(n, extractor)
   mean, cov = found.moments.mean, found.moments.cov
   values = {name: metrics.frechet_distance(mean, cov, reference.mean, reference.cov)}
