@@ -112,6 +112,22 @@ def test_the_score_of_resamples_is_the_score_of_the_resampled_images():
   np.testing.assert_allclose(moved, scores - np.mean(scores), atol=1e-12)
 
 
+def test_what_each_image_adds_is_what_is_lost_without_it():
+  """Recall and coverage, computed again with each image left out."""
+  real, fake = REAL[:80], draw(np.random.default_rng(6), 40)[0]
+  radii2 = (metrics.neighbour_radii2(real, k, 'real') for k in (3, 5))
+  got = errors.manifolds(real, fake, 3, 5, *radii2)
+
+  def both(rows):
+    return metrics.precision_recall(real, rows, 3)[1], metrics.density_coverage(real, rows, 5)[1]
+
+  whole = both(fake)
+  for i in range(len(fake)):
+    lost = np.subtract(whole, both(np.delete(fake, i, 0))) * 39
+    np.testing.assert_allclose([got['recall'][i], got['coverage'][i]], lost, atol=1e-9)
+  assert (got['recall'] < 0).any() and (got['recall'] > 0).any()
+
+
 def test_of_a_singular_covariance_the_influence_is_that_of_a_small_change():
   """Fewer images than features: against one image's weight being changed by a little."""
   rows, to = draw(np.random.default_rng(5), 6)[0], MOMENTS
