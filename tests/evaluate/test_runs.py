@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
-from cfg_jax.evaluate import features, make_reference, metrics, real
+from cfg_jax.evaluate import features, make_reference, metrics, real, scoring
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor, logits_and_features
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.draw import generate
@@ -206,6 +207,10 @@ def test_what_real_images_score_is_left_beside_the_lines(evaluated):
   for i, label, image in zip(told['indices'], told['labels'], told['images']):
     assert i in drawn and source[int(i)]['label'] == label
     np.testing.assert_array_equal(source[int(i)]['image'], image)
+  again = features.stream([np.stack([source[int(i)]['image'] for i in drawn])], DigitsExtractor())
+  reference = make_reference.of_dataset('digits', Path(config.data.dir), 'train', DigitsExtractor())
+  error = scoring.results(again, reference, DigitsExtractor())['errors']['density']
+  np.testing.assert_allclose(told['errors']['density'], error * (1 - 20 / 1797) ** 0.5)
   shutil.rmtree(workdir / 'real')  # kept beside the references too, for the other runs of a sweep
   evaluate(config, workdir, step, extractor=Idle())
   assert real.read(workdir)[0][0]['metrics'] == told['metrics']
