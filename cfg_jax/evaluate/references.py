@@ -15,6 +15,7 @@ import numpy as np
 
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
+from cfg_jax.evaluate import metrics
 from cfg_jax.evaluate.extractors import weights
 from cfg_jax.evaluate.features import Features, check_enough
 
@@ -39,6 +40,13 @@ class Reference:
   n: int | None = None
   settings: dict = dataclasses.field(default_factory=dict)
   has_images: bool = False
+  _radii2: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+
+  def radii2(self, k: int) -> np.ndarray:
+    """Of each row of `features`, the squared distance to the k-th nearest; computed once."""
+    if k not in self._radii2:
+      self._radii2[k] = metrics.neighbour_radii2(self.features.astype(np.float64), k, 'real')
+    return self._radii2[k]
 
 
 def provenance(reference: Reference) -> dict:
