@@ -5,7 +5,8 @@
   python -m cfg_jax.evaluate reference imagenet64 --out refs/imagenet64_train.npz
 
 run: adds a line to the run's evals.jsonl for every sample set that has none yet. Settings not given
-are the run's own. The word may be left out.
+are the run's own. The word may be left out. Where the Inception weights that the run's config
+wants are not at hand it says so in one line, adds nothing, and ends with exit code 0.
 samples: prints one line of JSON for an .npz or a folder of pictures.
 reference: writes the statistics of a data set, or of any images, to be given as --reference.
 
@@ -33,6 +34,7 @@ from cfg_jax.core.checkpoint import Checkpoints, steps_on_disk
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate import extractors, make_reference, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
+from cfg_jax.evaluate.extractors.weights import NotAtHand
 from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.evaluate.runs import evaluate
@@ -49,7 +51,17 @@ def run(given: flags.FlagValues) -> None:
   config_lib.check(config, OWNERS, 1)
   runtime.setup_jax(config.sample.batch_size)
   step = _newest(config.sample, workdir) if given.step is None else given.step
-  extractor = _extractor(given, config.evaluate.extractor)
+  try:
+    extractor = _extractor(given, config.evaluate.extractor)
+  except NotAtHand as error:
+    if given.extractor:  # it was asked for
+      raise
+    print(
+      f'No metrics: {error}. All else goes on: '
+      f'python -m cfg_jax.report --workdir {workdir} shows samples and training.',
+      file=sys.stderr,
+    )
+    return
   evaluate(config, workdir, step, extractor=extractor, reference_path=given.reference)
 
 

@@ -19,6 +19,7 @@ from cfg_jax.evaluate.statistics import Moments
 
 BATCH = 512  # images read at a time; the extractor cuts them as its devices like
 MIN_IMAGES = 10  # one for each split of IS, and more than any k
+SPATIAL_KEPT = 10_000  # images whose spatial features are held, for the error of sFD
 SAVE_SECONDS = 60.0  # how often a stream leaves on disk what it has
 
 
@@ -45,7 +46,8 @@ class Features:
   """What is held of n images: moments for Fréchet distances, and rows of logits and features.
 
   logits: (M, K), kept: (M, D), of all images or of those that were to be kept. `fingerprint` is a
-  sha256 of the pixels of all n images in order, whatever the batches.
+  sha256 of the pixels of all n images in order, whatever the batches. spatial_kept: (M', D') of the
+  first SPATIAL_KEPT images, where the network has such features.
   """
 
   moments: Moments
@@ -53,6 +55,7 @@ class Features:
   logits: np.ndarray
   kept: np.ndarray
   fingerprint: str
+  spatial_kept: np.ndarray | None = None
 
   @property
   def probs(self) -> np.ndarray:
@@ -113,14 +116,17 @@ def stream(
   if earlier:
     moments, spatial, known = earlier.moments, earlier.spatial, earlier.moments.n
     logits, kept = [earlier.logits], [earlier.kept]
+    spatial_kept = [] if spatial is None else [earlier.spatial_kept]
   else:
-    moments, spatial, known, logits, kept = None, None, 0, [], []
+    moments, spatial, known, logits, kept, spatial_kept = None, None, 0, [], [], []
   fingerprint, done, saved = '', 0, time.monotonic()
   if progress and known:
     progress.update(known)
 
   def so_far() -> Features:
-    return Features(moments, spatial, np.concatenate(logits), np.concatenate(kept), fingerprint)
+    first = np.concatenate(spatial_kept) if spatial_kept else None
+    rows = np.concatenate(logits), np.concatenate(kept)
+    return Features(moments, spatial, *rows, fingerprint, first)
 
   for images in batches:
     for image in images:
@@ -136,6 +142,7 @@ def stream(
     moments = (moments or Moments.zeros(f.shape[1])).update(f)
     if 'spatial' in out:
       spatial = (spatial or Moments.zeros(out['spatial'].shape[1])).update(out['spatial'])
+      spatial_kept.append(out['spatial'][: max(0, SPATIAL_KEPT - sum(map(len, spatial_kept)))])
     rows = slice(None) if keep is None else keep[done - len(f) : done]
     logits.append(out['logits'][rows])
     kept.append(f[rows])
@@ -158,6 +165,7 @@ def _save(path: Path, found: Features, made_with: dict) -> None:
   arrays = {f'moments_{k}': v for k, v in vars(found.moments).items()}
   if found.spatial is not None:
     arrays |= {f'spatial_{k}': v for k, v in vars(found.spatial).items()}
+    arrays['spatial_kept'] = found.spatial_kept
   with files.atomic(path) as file:
     np.savez(
       file,
@@ -181,7 +189,8 @@ def _load(path: Path, made_with: dict) -> Features:
     ]
     spatial = moments[1] if len(moments) > 1 else None
     fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
-    found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint)
+    first = arrays['spatial_kept'] if spatial else None
+    found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint, first)
   except (*files.NPZ_DAMAGE, TypeError) as error:
     raise UserError(f'{path} is damaged ({error}); remove it to start over.') from None
   if settings_then != made_with:

@@ -114,7 +114,7 @@ def inception_score(
   for i in range(splits):
     part = p[i * len(p) // splits : (i + 1) * len(p) // splits]
     # KL averaged over x is H(p(y)) − E_x H(p(y|x)).
-    scores.append(np.exp(_entropy(part.mean(axis=0)) - _entropy(part).mean()))
+    scores.append(np.exp(entropy(part.mean(axis=0)) - entropy(part).mean()))
   return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -174,41 +174,48 @@ def _cubic_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return k * k * k  # `** 3` takes three times as long
 
 
-def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
+def precision_recall(
+  real: np.ndarray, fake: np.ndarray, k: int = 3, real_radii2: np.ndarray | None = None
+) -> tuple[float, float]:
   """Improved precision and recall: the part of fake in real's manifold, and of real in fake's.
 
   real: (N, D), fake: (M, D). Kynkäänniemi et al. 2019, equation 2: a point is in a set's manifold
   if it is as near to one of the set's points as that point's k-th nearest neighbour is.
+  real_radii2: `neighbour_radii2(real, k)`, if that is known.
   """
   real, fake = _features(real, 'real'), _features(fake, 'fake')
-  real_radii2, fake_radii2 = _neighbour_radii2(real, k, 'real'), _neighbour_radii2(fake, k, 'fake')
+  if real_radii2 is None:
+    real_radii2 = neighbour_radii2(real, k, 'real')
+  fake_radii2 = neighbour_radii2(fake, k, 'fake')
   in_real = np.zeros(len(fake), bool)
   in_fake = np.zeros(len(real), bool)
-  for rows, d2 in _squared_distances(real, fake):
+  for rows, d2 in squared_distances(real, fake):
     in_real |= (d2 <= real_radii2[rows, None]).any(axis=0)
     in_fake[rows] = (d2 <= fake_radii2).any(axis=1)
   return float(in_real.mean()), float(in_fake.mean())
 
 
-def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
+def density_coverage(
+  real: np.ndarray, fake: np.ndarray, k: int = 5, real_radii2: np.ndarray | None = None
+) -> tuple[float, float]:
   """Density (may exceed 1) and coverage: precision and recall made robust to outliers.
 
   real: (N, D), fake: (M, D). Naeem et al. 2020, equations 5 and 6. Density: the number of real
   points' k-neighbourhoods that a fake point lies in, over k, on average. Coverage: the part of the
-  real points whose k-neighbourhood holds a fake point.
+  real points whose k-neighbourhood holds a fake point. real_radii2: as for `precision_recall`.
   """
   real, fake = _features(real, 'real'), _features(fake, 'fake')
-  radii2 = _neighbour_radii2(real, k, 'real')
+  radii2 = neighbour_radii2(real, k, 'real') if real_radii2 is None else real_radii2
   inside = covered = 0
-  for rows, d2 in _squared_distances(real, fake):
+  for rows, d2 in squared_distances(real, fake):
     hits = d2 < radii2[rows, None]
     inside += np.count_nonzero(hits)
     covered += np.count_nonzero(hits.any(axis=1))
   return inside / (k * len(fake)), covered / len(real)
 
 
-def _entropy(p: np.ndarray) -> np.ndarray:
-  """−Σ p log p over the last axis, with 0 log 0 = 0."""
+def entropy(p: np.ndarray) -> np.ndarray:
+  """−Σ p log p over the last axis, with 0 log 0 = 0: (…, K) → (…)."""
   return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
 
 
@@ -221,7 +228,7 @@ def _features(array: np.ndarray, name: str) -> np.ndarray:
   return array
 
 
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
   """Yields slices of x's rows with |x_i − y_j|², (rows, len(y))."""
   if x.shape[1] != y.shape[1]:
     raise ValueError(
@@ -233,12 +240,15 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np
     yield rows, np.maximum(x2[rows, None] + y2 - 2 * (x[rows] @ y.T), 0)
 
 
-def _neighbour_radii2(x: np.ndarray, k: int, name: str) -> np.ndarray:
-  """Squared distance of every row to its k-th nearest other row, (N,)."""
+def neighbour_radii2(x: np.ndarray, k: int, name: str) -> np.ndarray:
+  """Squared distance of every row of x (N, D) to its k-th nearest other row, (N,).
+
+  name: what errors call the rows. ValueError where there are no k others.
+  """
   if not 1 <= k < len(x):
     raise ValueError(f'k={k} neighbours among {len(x)} {name} images; use 1 ≤ k < {len(x)}.')
   radii2 = np.empty(len(x))
-  for rows, d2 in _squared_distances(x, x):
+  for rows, d2 in squared_distances(x, x):
     np.fill_diagonal(d2[:, rows], np.inf)  # a point isn't its own neighbour
     radii2[rows] = np.partition(d2, k - 1, axis=1)[:, k - 1]
   return radii2

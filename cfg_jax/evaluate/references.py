@@ -18,6 +18,7 @@ import numpy as np
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.versions import VERSION
+from cfg_jax.evaluate import metrics
 from cfg_jax.evaluate.extractors import weights
 from cfg_jax.evaluate.features import Features, check_enough
 
@@ -42,6 +43,13 @@ class Reference:
   n: int | None = None
   settings: dict = dataclasses.field(default_factory=dict)
   has_images: bool = False
+  _radii2: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+
+  def radii2(self, k: int) -> np.ndarray:
+    """Of each row of `features`, the squared distance to the k-th nearest; computed once."""
+    if k not in self._radii2:
+      self._radii2[k] = metrics.neighbour_radii2(self.features.astype(np.float64), k, 'real')
+    return self._radii2[k]
 
 
 def provenance(reference: Reference) -> dict:
@@ -120,10 +128,10 @@ def write(path: str | Path, found: Features, settings: dict) -> None:
   settings = {'version': VERSION} | settings
   arrays |= {'features': found.kept, 'settings': np.array(json.dumps(settings))}
   with files.atomic(path) as file:
-    np.savez(file, digest=_digest(arrays), **arrays)
+    np.savez(file, digest=digest_of(arrays), **arrays)
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
   """The sha256 of all that a file of ours holds."""
   found = hashlib.sha256()
   for name, array in sorted(arrays.items()):
@@ -163,7 +171,7 @@ def _check_digest(arrays: dict) -> None:
   if digest is None:
     if 'version' in str(arrays.get('settings', '')):
       raise ValueError('its digest is missing')
-  elif str(digest) != _digest(arrays):
+  elif str(digest) != digest_of(arrays):
     raise ValueError('its digest is of other contents')
 
 

@@ -13,7 +13,7 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core import evals, files, locks
 from cfg_jax.core.progress import Progress
 from cfg_jax.core.versions import VERSION
-from cfg_jax.evaluate import extractors, features, make_reference, scoring
+from cfg_jax.evaluate import extractors, features, make_reference, real, scoring
 from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.metrics import SPREADS
 from cfg_jax.generate.store import SampleSet, sample_sets
@@ -31,8 +31,9 @@ def evaluate(
   """Adds to workdir/evals.jsonl a line for every set of config.sample at `step` that has none yet.
 
   extractor: by default config.evaluate's. reference_path: what `make_reference.read_or_make` takes;
-  by default the reference is the training data. Raises UserError where config is not the run's,
-  samples are missing or damaged, or the reference does not fit; lines written before stay.
+  by default the reference is the training data. Beside the lines it leaves what real images score,
+  see `real`. Raises UserError where config is not the run's, samples are missing or damaged, or the
+  reference does not fit; lines written before stay.
   """
   workdir, n = Path(workdir), config.sample.num_samples
   features.check_enough(n, f'num_samples={n}')
@@ -57,24 +58,34 @@ def _add_lines(config, workdir, step, extractor, reference_path):
     data_dir = files.expand(config.data.dir)
     reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
   conditions = scoring.conditions(settings | quantisation, reference, as_adm)
-  known = [{k: v for k, v in line.items() if k not in ('distance', 'metrics')} for line in lines]
+  found_out = ('distance', 'metrics', 'errors', 'deviations')
+  known = [{k: v for k, v in line.items() if k not in found_out} for line in lines]
   todo = []
   for sample_set in sample_sets(config.sample, step):
     line = _as_read(_provenance(config, workdir, sample_set) | conditions)
     if line not in known:
       todo.append((sample_set, line))
-  if not todo:
-    return
-  progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
+  if todo:
+    progress = Progress(f'evaluate {workdir.name}', n * len(todo), unit='images')
   for sample_set, line in todo:
     found, labels = _features(workdir, sample_set, n, extractor, progress)
     has_labels = extractor.labels_of == config.data.name
-    line |= scoring.results(found, reference, extractor, labels if has_labels else None, as_adm)
+    line |= scoring.results(
+      found,
+      reference,
+      extractor,
+      labels if has_labels else None,
+      as_adm,
+      in_turn=labels if config.sample.labels == 'balanced' else None,
+      seed=config.sample.seed,
+    )
     lines.append(line)
     evals.write(path, lines)
     shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
     print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
-  progress.done()
+  if todo:
+    progress.done()
+  real.write(config, workdir, n, extractor, reference, as_adm)
 
 
 @contextlib.contextmanager

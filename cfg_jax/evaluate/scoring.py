@@ -6,7 +6,7 @@ import numpy as np
 
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate import as_adm as adm
-from cfg_jax.evaluate import features, make_reference, metrics, references
+from cfg_jax.evaluate import errors, features, make_reference, metrics, references
 from cfg_jax.evaluate.features import Extractor, Features
 from cfg_jax.evaluate.images import open_images
 from cfg_jax.evaluate.references import Reference
@@ -71,17 +71,70 @@ def results(
   extractor: Extractor,
   labels: np.ndarray | None = None,
   as_adm: bool = False,
+  *,
+  in_turn: np.ndarray | None = None,
+  seed: int | None = None,
 ) -> dict:
-  """What a line says of the numbers: `metrics`, and which of them is the Fréchet `distance`.
+  """What a line says of the numbers: `metrics`, which of them is the Fréchet `distance`, `errors`.
 
   labels: (N,) ints, where the extractor's classes are the samples' own: adds the accuracy.
+  in_turn: (N,), labels of which every such set has as many of each. seed: of the samples' noise:
+  adds `deviations` of the distance and of IS, see `errors.deviations`.
   """
   values = compare(found, reference, extractor)
   if as_adm:
     values |= adm.values(found, reference)
+  name = distance_name(found.moments.n, extractor)
+  told = {'distance': name, 'metrics': values}
+  right = None
   if labels is not None:
-    values['accuracy'] = float(np.mean(found.logits.argmax(axis=1) == labels))
-  return {'distance': distance_name(found.moments.n, extractor), 'metrics': values}
+    right = (found.logits.argmax(axis=1) == labels).astype(float)
+    values['accuracy'] = float(np.mean(right))
+  n, m = found.moments.n, METRIC_SETTINGS
+  parts = (max(1, round(n / adm.SPLIT)), None) if as_adm else (m['is_splits'], m['is_shuffle_seed'])
+  drawn = errors.resamples(n, seed or 0, in_turn)
+  moved = {'IS': errors.inception_score(found.probs, drawn, *parts)}
+  spreads = {'IS': float(np.std(moved['IS']))}
+  for metric, influence in _influences(found, reference, extractor, values).items():
+    strata = None if in_turn is None else in_turn[: len(influence)]
+    spreads[metric] = errors.standard_error(influence, n, strata)
+    if metric == name:
+      moved[metric] = errors.deviations(influence, drawn, strata)
+  if right is not None:
+    spreads['accuracy'] = errors.standard_error(right, len(right), in_turn)
+  if 'KID' in spreads:  # and which subsets were drawn
+    drawn = values['KID_std'] / METRIC_SETTINGS['kid_subsets'] ** 0.5
+    spreads['KID'] = float(np.hypot(spreads['KID'], drawn))
+  told['errors'] = {k: spreads[k] for k in values if k in spreads}
+  if seed is not None:
+    told['deviations'] = {k: errors.rounded(moved[k]) for k in (name, 'IS')}
+  return told
+
+
+def _influences(
+  found: Features,
+  reference: Reference,
+  extractor: Extractor,
+  values: dict[str, float],
+) -> dict[str, np.ndarray]:
+  """Influences on every metric but IS and accuracy, see `errors`, (N,); on sFD of some images."""
+  m = METRIC_SETTINGS
+  mean, cov = found.moments.mean, found.moments.cov
+  out = {
+    distance_name(found.moments.n, extractor): errors.frechet(
+      found.kept, mean, cov, reference.mean, reference.cov
+    )
+  }
+  if found.spatial is not None and reference.spatial is not None:
+    moments = found.spatial.mean, found.spatial.cov
+    name = next(k for k in values if k.startswith('s'))
+    out[name] = errors.frechet(found.spatial_kept, *moments, *reference.spatial)
+  if reference.features is not None:
+    out['KID'] = errors.kid(reference.features, found.kept)
+    k, wide = m['precision_recall_k'], m['density_coverage_k']
+    radii2 = reference.radii2(k), reference.radii2(wide)
+    out |= errors.manifolds(reference.features, found.kept, k, wide, *radii2)
+  return out
 
 
 def compare(found: Features, reference: Reference, extractor: Extractor) -> dict[str, float]:
@@ -102,11 +155,12 @@ def compare(found: Features, reference: Reference, extractor: Extractor) -> dict
     values['KID'], values['KID_std'] = metrics.kid(
       real, found.kept, m['kid_subsets'], min(m['kid_subset_size'], n, len(real)), m['kid_seed']
     )
+    k, wide = m['precision_recall_k'], m['density_coverage_k']
     values['precision'], values['recall'] = metrics.precision_recall(
-      real, found.kept, m['precision_recall_k']
+      real, found.kept, k, reference.radii2(k)
     )
     values['density'], values['coverage'] = metrics.density_coverage(
-      real, found.kept, m['density_coverage_k']
+      real, found.kept, wide, reference.radii2(wide)
     )
   return values
 

@@ -1,6 +1,7 @@
 """checkpoint → samples: Algorithm 2 for every w of a list, in files that a restart keeps."""
 
 import functools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.data import kinds, registry
+from cfg_jax.data.names import class_names, named
 from cfg_jax.equations.guidance import rules
 from cfg_jax.generate.store import SampleSet, sample_sets
 from cfg_jax.generate.upgrade import upgrade
@@ -56,7 +58,8 @@ def generate(
   processes.barrier('all is drawn')
   complete = indices is None and (missing or not pictures.is_whole(grid_path(sets, workdir)))
   if complete and processes.is_first():
-    write_grid(sets, workdir, n, registry.of(config.data).num_classes)
+    names = class_names(config.data.name, Path(config.data.dir).expanduser())
+    write_grid(sets, workdir, n, registry.of(config.data).num_classes, names)
   return step
 
 
@@ -82,8 +85,17 @@ def _draw(config, workdir, missing, params, mesh, total):
     arguments = jax.device_put((indices, c, drawing.knobs(config, w)), split)
     return batch, c, draw(params, *arguments)
 
+  last, spent = None, {}  # set → [images, seconds], but for the batch that was compiled
+
   def finish(batch, c, images):
-    images, first = np.asarray(images), 0
+    nonlocal last
+    images, first, now = np.asarray(images), 0, time.monotonic()
+    if last is not None:
+      for sample_set, _ in batch:
+        of_set = spent.setdefault(sample_set.path, [0, 0.0])
+        of_set[0] += 1
+        of_set[1] += (now - last) / len(batch)
+    last = now
     for stop in range(1, len(batch) + 1):  # one file for each run of consecutive indices of a set
       (before, i), after = batch[stop - 1], batch[stop : stop + 1]
       if after != [(before, i + 1)]:
@@ -103,6 +115,10 @@ def _draw(config, workdir, missing, params, mesh, total):
       running = started
   finish(*running)
   progress.done()
+  for path, (count, seconds) in spent.items():
+    speed = {'seconds_per_image': seconds / count, 'images': count, 'devices': mesh.size}
+    speed['device'] = jax.local_devices()[0].device_kind
+    files.write_json(Path(workdir) / path / 'speed.json', speed)
 
 
 def images_at_once(sample: ml_collections.ConfigDict, num_devices: int) -> int:
@@ -147,12 +163,15 @@ def grid_path(sets: Sequence[SampleSet], workdir: Path) -> Path:
   return Path(workdir) / Path(sets[0].path).parent / 'grid.png'
 
 
-def write_grid(sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: int) -> None:
+def write_grid(
+  sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: int, names: Sequence[str] = ()
+) -> None:
   """grid.png beside the sets: rows = the first image of up to ten classes, columns = w.
 
-  Where all images are of one class, rows = the first ten.
+  Where all images are of one class, rows = the first ten. names: of the classes; their numbers
+  where there are none.
   """
-  columns = []
+  columns, rows = [], []
   for sample_set in sets:
     one_class, first = sample_set.settings['sample']['labels'].isdecimal(), {}
     for images, labels in sample_set.read(workdir, n):
@@ -160,7 +179,11 @@ def write_grid(sets: Sequence[SampleSet], workdir: Path, n: int, num_classes: in
         first.setdefault(len(first) if one_class else int(label), image)
       if len(first) >= (GRID_ROWS if one_class else num_classes):
         break
-    columns.append(np.stack([first[row] for row in sorted(first)[:GRID_ROWS]]))
-  grid = pictures.tile(pictures.enlarge(np.stack(columns, axis=1), 32))
+    shown = sorted(first)[:GRID_ROWS]
+    columns.append(np.stack([first[row] for row in shown]))
+    rows = [f'image {row}' if one_class else named(row, list(names)) for row in shown]
+  strengths = [f'{"w = " if k == 0 else ""}{s.w:g}' for k, s in enumerate(sets)]
+  images = pictures.enlarge(np.stack(columns, axis=1), 32)
+  grid = pictures.labelled(images, rows, strengths, gap=2)
   with files.atomic(grid_path(sets, workdir)) as file:
     file.write(pictures.png(grid))

@@ -12,6 +12,8 @@ from cfg_jax.core.errors import UserError
 from cfg_jax.core.versions import VERSION
 from cfg_jax.evaluate.metrics import SPREADS, Metric, by_name
 from cfg_jax.generate.upgrade import upgrade
+from cfg_jax.report import runs as runs_lib
+from cfg_jax.report.told import told as noise_told
 
 # Fields of a line that say which samples it is of, beside the settings, and how they were measured.
 SAMPLES = ('run', 'dataset', 'seed', 'step')
@@ -19,7 +21,9 @@ MEASURE = (
   *('n', 'dataset', 'extractor', 'resize', 'reference', 'reference_n'),
   *('extractor_sha256', 'reference_sha256'),
 )
-_APART = ('version', 'settings', 'distance', 'metrics')  # what is no column
+_APART = ('version', 'settings', 'distance', 'metrics', 'errors', 'deviations')  # no columns
+SEEDS = ('seed', 'sample.seed')  # of training, and of the samples' noise
+_SAMPLER = tuple(f'sample.sampler.{k}' for k in ('name', 'grid', 'num_steps'))
 
 
 class Results(NamedTuple):
@@ -34,6 +38,9 @@ class Results(NamedTuple):
   fields: dict[str, str]
   metrics: dict[str, Metric | None]
   notes: tuple[str, ...]
+  models: dict[str, str]  # what each run trained, its seed apart
+  unevaluated: tuple[dict, ...]  # samples on disk that no line is of, as cells
+  workdir: Path
 
   @property
   def told(self) -> list[str]:
@@ -41,10 +48,9 @@ class Results(NamedTuple):
     return [k for k in self.metrics if k not in SPREADS]
 
   def text(self, cell: dict, metric: str) -> str:
-    """A metric of a cell for a reader, with its standard deviation where there is one."""
-    known, values = self.metrics[metric], cell['metrics']
-    spread = format_value(values.get(known.spread)) if known else ''
-    return format_value(values.get(metric)) + (f' ± {spread}' if spread else '')
+    """A metric of a cell for a reader, with its standard error where that is known."""
+    value = cell['metrics'].get(metric, math.nan)
+    return noise_told(value, cell['errors'].get(metric, math.nan))
 
 
 def is_number(value: object) -> bool:
@@ -62,7 +68,8 @@ def read(workdir: Path, axis: str) -> Results:
 
   axis: the setting, by its dotted name, that must be a number in every cell. The folder names the
   run. Of lines that differ in metrics alone the last counts. A line that is no cell, or was not
-  written to its end, is left out and named in `notes`. UserError where there is no cell at all.
+  written to its end, is left out and named in `notes`. Samples that no line is of become cells
+  without metrics. UserError where there is nothing of a run at all.
   """
   cells, runs, notes = {}, {}, []
   for path in (workdir / 'evals.jsonl', *sorted(workdir.glob('*/evals.jsonl'))):
@@ -74,15 +81,23 @@ def read(workdir: Path, axis: str) -> Results:
         notes.append(f'{where}, line {number}: left out, {error}.')
         continue
       runs[cell['run']] = path.parent
-      cells[json.dumps(cell | {'metrics': None}, sort_keys=True)] = cell
+      found_out = dict.fromkeys(('metrics', 'errors', 'deviations'))
+      cells[json.dumps(cell | found_out, sort_keys=True)] = cell
     if path.exists() and path.read_bytes().rpartition(b'\n')[2]:
       notes.append(f'{where}, line {len(lines) + 1}: left out, it has no end.')
-  if not cells:
+  unevaluated = []
+  for folder in runs_lib.folders(workdir):
+    found, told = runs_lib.sampled(folder, axis)
+    known = {(c['run'], c.get('samples')) for c in cells.values()}
+    unevaluated += [c for c in found if (c['run'], c['samples']) not in known]
+    notes += told
+    runs.setdefault(folder.resolve().name, folder)
+  if not cells and not unevaluated and not any(map(runs_lib.has_log, runs.values())):
     raise UserError(
-      f'workdir={str(workdir)!r} holds no evaluated cell (<run>/evals.jsonl); '
-      'run cfg_jax.sweep or cfg_jax.evaluate first.'
+      f'workdir={str(workdir)!r} holds no run: no evaluated cell (<run>/evals.jsonl), no samples '
+      'and no log of a training; run cfg_jax.sweep or cfg_jax.train first.'
     )
-  columns = _columns(cells.values(), axis)
+  columns = _columns([*cells.values(), *unevaluated], axis)
   order = [k for k in columns if k.startswith('method.')]  # then the run, the rest, and the axis
   order += [k for k in columns if k not in (*order, axis, 'samples')] + [axis, 'samples']
 
@@ -90,8 +105,12 @@ def read(workdir: Path, axis: str) -> Results:
     return (*(_order(item[1].get(k)) for k in order), item[0])
 
   ordered = tuple(cell for _, cell in sorted(cells.items(), key=key))
-  runs = {run: runs[run] for run in dict.fromkeys(c['run'] for c in ordered)}
-  return Results(runs, ordered, _short(columns), _metrics(ordered), tuple(notes))
+  rest = tuple(c for _, c in sorted(((json.dumps(c), c) for c in unevaluated), key=key))
+  runs = {run: runs[run] for run in dict.fromkeys([*(c['run'] for c in ordered), *sorted(runs)])}
+  models = {run: runs_lib.trained(folder) for run, folder in runs.items()}
+  return Results(
+    runs, ordered, _short(columns), _metrics(ordered), tuple(notes), models, rest, workdir
+  )
 
 
 def _lines(path: Path) -> list[dict]:
@@ -113,7 +132,28 @@ def _cell(line: dict, run: str, axis: str) -> dict:
     raise ValueError(f'{axis} is not a number')
   metrics = {k: float(v) for k, v in line['metrics'].items() if is_number(v)}
   rest = {k: v for k, v in line.items() if k not in ('version', 'settings')}
-  return settings | rest | {'run': run, 'metrics': metrics}
+  found = {'metrics': metrics, 'errors': _errors(line, metrics), 'deviations': _deviations(line)}
+  return settings | rest | {'run': run} | found
+
+
+def _errors(line: dict, metrics: dict[str, float]) -> dict[str, float]:
+  """The standard errors of a line; where it has none, that of IS by the spread over its parts."""
+  found = line.get('errors')
+  if isinstance(found, dict):
+    return {k: float(v) for k, v in found.items() if is_number(v)}
+  given = line.get('metric_settings')
+  parts = given.get('is_splits', 10) if isinstance(given, dict) else 10
+  if 'IS_std' in metrics and is_number(parts) and parts > 1:
+    return {'IS': metrics['IS_std'] / math.sqrt(parts - 1)}
+  return {}
+
+
+def _deviations(line: dict) -> dict[str, list[float]]:
+  """The deviations of a line, but for what is none."""
+  found = line.get('deviations')
+  if not isinstance(found, dict):
+    return {}
+  return {k: v for k, v in found.items() if isinstance(v, list) and v and all(map(is_number, v))}
 
 
 def _order(value: object) -> tuple:
@@ -184,17 +224,48 @@ def varying(settings: Sequence[dict], fields: Iterable[str]) -> list[str]:
   return [k for k in fields if len({json.dumps(s.get(k)) for s in settings}) > 1]
 
 
+def telling(settings: Sequence[dict], fields: Iterable[str]) -> list[str]:
+  """The fields with several values among those of `settings` that have one.
+
+  A knob that one sampler alone has, and always with the same value, tells nothing: its name does.
+  """
+  return [
+    k for k in fields if len({json.dumps(s[k]) for s in settings if s.get(k) is not None}) > 1
+  ]
+
+
+def sampler_text(settings: dict) -> str:
+  """The sampler of settings in words: solver, grid and steps; empty where there is none."""
+  name, grid, num_steps = (settings.get(k) for k in _SAMPLER)
+  on = f' on {grid} grid' if grid else ''
+  steps = f', {format_value(num_steps)} steps' if num_steps else ''
+  return f'{name}{on}{steps}' if name else ''
+
+
 def names(settings: Sequence[dict], fields: dict[str, str]) -> list[str]:
   """A name for each: what sets it apart, by short names; its run only where that is needed."""
   if len(settings) == 1:
-    return [settings[0]['run']]
-  apart = varying(settings, [k for k in fields if k != 'run'])
+    return [settings[0].get('run') or 'all runs']
+  others = [k for k in fields if k != 'run']
+  for apart in (telling(settings, others), varying(settings, others)):
+    plain = [_name(s, apart, fields) for s in settings]
+    if len(set(plain)) == len(plain):
+      return plain
+  return [', '.join(filter(None, (s.get('run'), name))) for s, name in zip(settings, plain)]
 
-  def short(value: object) -> str:
-    text = format_value(value)
-    return text[:8] if len(text) == 64 else text  # a sha256
 
-  plain = [', '.join(f'{fields[k]} = {short(s.get(k))}' for k in apart) for s in settings]
-  if len(set(plain)) == len(plain):
-    return plain
-  return [', '.join(filter(None, (s['run'], name))) for s, name in zip(settings, plain)]
+def _name(settings: dict, apart: Sequence[str], fields: dict[str, str]) -> str:
+  """The values of some fields in words; of solvers or grids, with all of the sampler."""
+  apart, parts = list(apart), []
+  if {*_SAMPLER[:2]} & {*apart}:
+    apart = [k for k in apart if k not in _SAMPLER]
+    parts = [sampler_text(settings)]
+  of_method = [k for k in apart if k.startswith('method.')]
+
+  def told(k: str) -> str:
+    text = format_value(settings.get(k))
+    return f'{fields[k]} = {text[:8] if len(text) == 64 else text}'  # a sha256
+
+  first, rest = of_method, [k for k in apart if k not in of_method]
+  there = [[told(k) for k in ks if settings.get(k) is not None] for ks in (first, rest)]
+  return ', '.join([*there[0], *filter(None, parts), *there[1]])

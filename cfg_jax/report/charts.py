@@ -1,20 +1,15 @@
-"""Curves as line charts: one drawing program, as SVG inside the page and as PNG files.
+"""Curves as line charts: one drawing program, as SVG inside the page (`svg`) and as PNG files."""
 
-Matplotlib draws both. In the page every colour is a CSS variable, so that dark mode changes it, and
-every line and point can be found: `data-group` is a line's number, `data-tip` what a point says.
-"""
-
-import io
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from cfg_jax.report.curves import Curve
 from cfg_jax.report.study import Published
@@ -66,7 +61,8 @@ class Line(NamedTuple):
 
   values: by the short name of the axis or the name of a metric, (N,), nan where one is unknown.
   style: the number of its colour and shape; None for grey, and without dashes for points alone.
-  bands: by metric, the lower and upper values (N,) of a band to be shaded.
+  bands: by metric, the lower and upper values (N,) of a band to be shaded. errors: by metric, the
+  half length of bars (N,). level: it is the same at all x; where x is not the axis it is a point.
   """
 
   name: str
@@ -74,6 +70,8 @@ class Line(NamedTuple):
   style: int | None
   dashed: bool = False
   bands: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+  errors: dict[str, np.ndarray] = {}
+  level: bool = False
 
 
 class Frame(NamedTuple):
@@ -83,6 +81,9 @@ class Frame(NamedTuple):
   y: str
   axis: str
   scale: str = 'linear'  # of x: 'linear', 'log' or 'symlog'
+  least: bool = False  # whether the least y of each line is marked
+  logs: tuple[str, ...] = ()  # what is on a log scale, if it is of several sizes
+  turns: bool = False  # whether it is said where a line starts, turns and ends
 
   @property
   def title(self) -> str:
@@ -92,7 +93,11 @@ class Frame(NamedTuple):
 
 def lines_of(curves: Sequence[Curve], published: Sequence[Published], axis: str) -> list[Line]:
   """Ours, then what the paper prints, in the colour of ours with its setting, if there is one."""
-  lines = [Line(c.name, {axis: c.x} | c.metrics, j) for j, c in enumerate(curves)]
+  lines = []
+  for j, c in enumerate(curves):
+    around = {k: (c.values(k) - e, c.values(k) + e) for k, e in c.errors.items()}
+    spread = {'bands': around} if c.members else {'errors': c.errors}
+    lines.append(Line(c.name, {axis: c.x} | c.metrics, j, **spread))
   for p in published:
     alike = [j for j, c in enumerate(curves) if p.column and p.column.items() <= c.settings.items()]
     values = {axis: np.array(p.x)} | {k: np.array(v) for k, v in p.metrics.items()}
@@ -103,8 +108,8 @@ def lines_of(curves: Sequence[Curve], published: Sequence[Published], axis: str)
 def frames(distance: str, axis: str, scale: str) -> list[Frame]:
   """The charts of a panel: IS over the distance, and each over the axis."""
   return [
-    Frame(distance, 'IS', axis),
-    Frame(axis, distance, axis, scale),
+    Frame(distance, 'IS', axis, logs=(distance,), turns=True),
+    Frame(axis, distance, axis, scale, least=True, logs=(distance,)),
     Frame(axis, 'IS', axis, scale),
   ]
 
@@ -118,163 +123,128 @@ def points(line: Line, frame: Frame) -> np.ndarray:
 
 
 def draw(ax: Axes, lines: Sequence[Line], frame: Frame) -> None:
-  """Draws the lines, the first on top, and says where the first one starts, turns and ends."""
+  """Draws the lines, the first on top, with their errors; a ring is round the least of each."""
   ax.set(xlabel=frame.x, ylabel=frame.y)
   _set_scale(ax, lines, frame)
   for j, line in enumerate(lines):
-    known, look = points(line, frame), _look(line) | {'zorder': 2.9 - j / len(lines)}
+    known, look = points(line, frame), look_of(line, frame) | {'zorder': 2.9 - j / len(lines)}
+    shade = {'color': look['color'], 'gid': f'band-{j}'}
     if frame.y in line.bands:
-      shade = {'color': look['color'], 'alpha': 0.15, 'linewidth': 0, 'gid': f'band-{j}'}
-      ax.fill_between(line.values[frame.x], *line.bands[frame.y], **shade)
+      low, high = line.bands[frame.y]
+      ax.fill_between(line.values[frame.x], low, high, alpha=0.18, linewidth=0, **shade)
+    _draw_errors(ax, line, frame, shade | {'alpha': 0.6, 'linewidth': 1.1})
     size = 4 if len(known) > 15 else 6
     ax.plot(*known[:, :2].T, **look, markersize=size, label=line.name, gid=f'line-{j}')
-  first = points(lines[0], frame) if lines else []
-  if frame.x != frame.axis and len(first) > 2:
-    for i in sorted({0, int(np.argmin(first[:, 0])), len(first) - 1}):
-      x, y, at = first[i]
-      right = x > np.mean(ax.get_xlim())
+    if frame.least and line.style is not None and len(known) > 2:
+      ring = {'marker': 'o', 'markersize': 13, 'markerfacecolor': 'none', 'linestyle': 'none'}
+      ax.plot(*known[np.argmin(known[:, 1]), :2], **ring, **shade)
+
+
+def _draw_errors(ax: Axes, line: Line, frame: Frame, look: dict) -> None:
+  """Bars of one error up and down, and to both sides."""
+  if not {frame.x, frame.y} <= line.values.keys():
+    return
+  x, y = line.values[frame.x], line.values[frame.y]
+  for name, bars, at, middle in ((frame.y, ax.vlines, x, y), (frame.x, ax.hlines, y, x)):
+    if name in line.errors:
+      error = line.errors[name]
+      known = np.isfinite(at) & np.isfinite(middle) & np.isfinite(error)
+      if known.any():
+        bars(at[known], (middle - error)[known], (middle + error)[known], **look)
+
+
+def label(figure: Figure, ax: Axes, lines: Sequence[Line], frame: Frame, named: int = 0) -> None:
+  """Says where a line, the first by default, starts, turns and ends, if nothing is in the way."""
+  first = points(lines[named], frame) if lines else []
+  if not frame.turns or len(first) < 3:
+    return
+  figure.draw_without_rendering()  # now places are known
+  taken = [_path(ax, line, frame) for line in lines]
+  box = ax.get_window_extent()
+  unit = figure.dpi / 72
+  for i in sorted({0, int(np.argmin(first[:, 0])), len(first) - 1}):
+    text = f'{frame.axis} = {first[i, 2]:g}'
+    size = np.array([6.6 * len(text), 13]) * unit
+    at = ax.transData.transform(first[i, :2])
+    places = [(dx, dy) for r in (12, 18, 28) for dx in (r, -r, 0) for dy in (0, r, -r) if dx or dy]
+    for dx, dy in places:
+      middle = at + np.array([dx, dy]) * unit + size / 2 * np.sign([dx, dy])
+      low, high = middle - size / 2 - 5 * unit, middle + size / 2 + 5 * unit
+      inside = (low >= box.min).all() and (high <= box.max).all()
+      if not inside or any(((p > low) & (p < high)).all(axis=1).any() for p in taken):
+        continue
+      align = {1: 'left', -1: 'right', 0: 'center'}, {1: 'bottom', -1: 'top', 0: 'center'}
       ax.annotate(
-        f'{frame.axis} = {at:g}',
-        (x, y),
-        xytext=(-7, -15) if right else (8, -4),
-        ha='right' if right else 'left',
+        text,
+        first[i, :2],
+        xytext=(dx, dy),
         textcoords='offset points',
+        ha=align[0][np.sign(dx)],
+        va=align[1][np.sign(dy)],
         color=LIGHT['soft'],
         gid='label',
       )
+      taken.append(np.linspace(low, high, 8))
+      taken.append(np.array([middle]))
+      break
 
 
-def _look(line: Line) -> dict:
+def _path(ax: Axes, line: Line, frame: Frame) -> np.ndarray:
+  """A line as many points of the picture, (N, 2), a few pixels apart."""
+  found = points(line, frame)[:, :2]
+  if not len(found):
+    return np.empty((0, 2))
+  places = ax.transData.transform(found)
+  t = np.linspace(0, len(places) - 1, 60 * len(places))
+  return np.stack([np.interp(t, np.arange(len(places)), places[:, k]) for k in (0, 1)], axis=1)
+
+
+def look_of(line: Line, frame: Frame | None = None) -> dict:
   """What a line looks like, in matplotlib's words.
 
   Of a dashed one the points are not seen, and of a grey one that is not dashed only they are.
   """
   colour = LIGHT['soft' if line.style is None else f's{line.style % 8}']
+  hollow = line.dashed and not (line.level and frame and frame.x != frame.axis)
   return {
     'color': colour,
-    'linestyle': (0, (3, 2)) if line.dashed else 'none' if line.style is None else '-',
+    'linestyle': (0, (3, 2)) if hollow else 'none' if line.style is None else '-',
     'linewidth': 1.6,
     'marker': SHAPES[3 if line.style is None else line.style % 4],
-    'markerfacecolor': 'none' if line.dashed else colour,
+    'markerfacecolor': 'none' if hollow else colour,
     'markeredgewidth': 0,
-    'clip_on': False,
   }
 
 
 def _set_scale(ax: Axes, lines: Sequence[Line], frame: Frame) -> None:
-  """The scale of x, with ticks at 1, 2 and 5 times powers of ten, and at the largest value."""
-  known = np.concatenate([points(line, frame)[:, 0] for line in lines])
-  if frame.scale == 'linear' or not known.any():
-    return
+  """The scales of x and y; a distance of many sizes, and what `logs` says, is on a log scale."""
+  for k, axis in enumerate((ax.xaxis, ax.yaxis)):
+    name, scale = (frame.x, frame.y)[k], frame.scale if k == 0 else 'linear'
+    known = np.concatenate([points(line, frame)[:, k] for line in lines] or [[]])
+    if not known.any():
+      continue
+    if name in frame.logs and known.min() > 0 and known.max() > 3 * known.min():
+      scale = 'log'
+    if scale != 'linear':
+      _set_ticks(axis, known, scale)
+
+
+def _set_ticks(axis: Axis, known: np.ndarray, scale: str) -> None:
+  """A log or symlog scale, ticks at 1, 2 and 5 times powers of ten, and at the largest value."""
   least = np.abs(known[known != 0]).min()
-  symlog = frame.scale == 'symlog'
-  ax.set_xscale(frame.scale, **({'linthresh': least, 'linscale': 0.5} if symlog else {}))
+  symlog = scale == 'symlog'
+  set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
+  set_scale(scale, **({'linthresh': least, 'linscale': 0.5} if symlog else {}))
   ticks = [m * 10.0**e for e in range(-9, 10) for m in (1, 2, 5)]
   ticks += [0, *(-t for t in ticks)] if symlog else []
   shown = [t for t in sorted(ticks) if known.min() <= t <= known.max() and not 0 < abs(t) < least]
+  if len(shown) < 4 and not symlog:  # less than a decade: the values themselves, or more ticks
+    own = sorted(set(known.tolist()))
+    ticks = [m * 10.0**e for e in range(-9, 10) for m in (1, 1.5, 2, 3, 4, 5, 7)]
+    shown = [t for t in ticks if known.min() <= t <= known.max()]
+    if len(own) <= 6 and all(b > 1.2 * a for a, b in zip(own, own[1:])):
+      shown = own
   if not shown or known.max() > 1.5 * shown[-1]:
-    shown.append(known.max())
-  ax.set_xticks(shown, [f'{t:g}' for t in shown])
-  ax.minorticks_off()
-
-
-def svg(lines: Sequence[Line], frame: Frame, first: int = 0) -> str | None:
-  """The chart as an <svg> for HTML; None where there is no point to draw.
-
-  first: the number of lines[0] among the page's; `data-group` counts on from it.
-  """
-  if not any(len(points(line, frame)) for line in lines):
-    return None
-  with style():
-    figure = Figure(figsize=(400 / 72, 300 / 72), layout='constrained')
-    draw(figure.subplots(), lines, frame)
-    root = _tree(figure)
-  root.set('role', 'img')
-  names = '; '.join(line.name for line in lines)
-  root.set('aria-label', f'{frame.title}: {names}. The numbers are in the table below.')
-  for group in root.iter('g'):
-    kind, _, j = group.attrib.pop('gid', '').partition('-')
-    if kind in ('line', 'band'):
-      group.set('data-group', str(first + int(j)))
-    if kind == 'line':
-      _mark(group, lines[int(j)], frame)
-    if kind == 'label':
-      group.set('class', 'label')
-  return ElementTree.tostring(root, encoding='unicode')
-
-
-def _mark(group: ElementTree.Element, line: Line, frame: Frame) -> None:
-  """Gives a line's path its class, and each of its points what it says and an area to be hit."""
-  for path in group.findall('path'):
-    path.set('class', 'line dashed' if line.dashed else 'line')
-  for markers in group.findall('g'):
-    for use, point in zip(list(markers), points(line, frame), strict=True):
-      markers.remove(use)
-      at = {name: use.attrib.pop(name) for name in 'xy'}
-      told = {'data-x': f'{point[2]:g}', 'data-tip': _tip(line, frame, point)}
-      place = {'class': 'point', 'transform': f'translate({at["x"]} {at["y"]})'}
-      dot = ElementTree.SubElement(markers, 'g', place | told)
-      ElementTree.SubElement(dot, 'circle', {'class': 'hit', 'r': '9'})
-      if not line.dashed:
-        use.set('class', 'dot')
-        dot.append(use)
-
-
-def _tip(line: Line, frame: Frame, point: np.ndarray) -> str:
-  """A point in words."""
-  at = dict(zip((frame.x, frame.y, frame.axis), point))
-  told = [f'{frame.axis} = {at[frame.axis]:.4g}'] if np.isfinite(at[frame.axis]) else []
-  told += [f'{name} {at[name]:.4g}' for name in (frame.x, frame.y) if name != frame.axis]
-  return f'{line.name}: {", ".join(told)}'
-
-
-def key(line: Line) -> str:
-  """The sample of a line that the legend shows, as an <svg>."""
-  with style():
-    figure = Figure(figsize=(26 / 72, 10 / 72))
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 26), ylim=(0, 10))
-    ax.axis('off')
-    ax.plot([1, 13, 25], [5, 5, 5], **_look(line), markersize=6, markevery=[1])
-    root = _tree(figure)
-  root.set('class', 'key')
-  root.set('aria-hidden', 'true')
-  return ElementTree.tostring(root, encoding='unicode')
-
-
-def _tree(figure: Figure) -> ElementTree.Element:
-  """A figure as an SVG element for HTML: coordinates rounded, colours as CSS variables.
-
-  Of ids only those of shapes that are used again stay; ids that we gave become `gid`.
-  """
-  file = io.StringIO()
-  nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
-  figure.savefig(file, format='svg', transparent=True, metadata=nothing)
-  root = ElementTree.fromstring(file.getvalue())
-  for name in ('width', 'height', 'version'):
-    del root.attrib[name]
-  for element in root.iter():
-    element.tag = element.tag.rpartition('}')[2]
-    element.text, element.tail = (text and text.strip() for text in (element.text, element.tail))
-    given = {k.rpartition('}')[2]: v for k, v in element.attrib.items()}
-    element.attrib.clear()
-    if element.tag == 'g' and (name := given.pop('id', '')).startswith(('line-', 'band-', 'label')):
-      given['gid'] = name
-    element.attrib.update({k: _short(k, v) for k, v in given.items()})
-  for defs in root.findall('defs'):
-    for style in defs.findall('style'):  # it would be the whole page's
-      defs.remove(style)
-  return root
-
-
-def _short(attribute: str, value: str) -> str:
-  """The value of an attribute as the page wants it."""
-  if attribute == 'style':
-    value = re.sub(r'font-family: [^;]*;|font: [^;]*;', '', value)
-    for name, light in LIGHT.items():
-      value = value.replace(light, f'var(--{name})')
-  elif attribute in ('d', 'x', 'y', 'width', 'height', 'transform'):
-    value = re.sub(
-      r'-?\d+\.\d+', lambda number: f'{float(number[0]):.2f}'.rstrip('0').rstrip('.'), value
-    )
-    value = ' '.join(value.split())
-  return value
+    shown.append(float(f'{known.max():.3g}'))
+  axis.set_ticks(shown, [f'{t:.3g}' for t in shown])
+  axis.set_minor_locator(NullLocator())

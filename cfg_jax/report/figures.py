@@ -1,6 +1,5 @@
 """The report's curves and samples as PNG files: the README's picture, a paper's figure."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +27,12 @@ def write_png(workdir: Path, path: Path, study: Study) -> None:
     axes = figure.subplots(1, 4 if shown else 3)
     lines = charts.lines_of(ours, (), name)
     for ax, frame in zip(axes, charts.frames(ours[0].distance, name, study.scale)):
-      _draw(ax, lines, frame)
+      charts.draw(ax, lines, frame)
     axes[2].legend(frameon=False, fontsize=8)
     if shown:
       _draw_samples(axes[3], shown[0], name)
+    charts.label(figure, axes[0], lines, charts.frames(ours[0].distance, name, study.scale)[0])
+    _outline(axes[0])
     figure.savefig(path, dpi=110, metadata={'Software': None})
 
 
@@ -48,14 +49,16 @@ def write_frontier(workdir: Path, path: Path, study: Study) -> None:
   with charts.style(**{'font.size': 10}):
     figure = Figure(figsize=(6, 4.5), layout='constrained')
     ax = figure.subplots()
-    _draw(ax, lines, charts.frames(distance, name, study.scale)[0])
+    frame = charts.frames(distance, name, study.scale)[0]
+    charts.draw(ax, lines, frame)
     ax.legend(frameon=False, fontsize=8)
+    charts.label(figure, ax, lines, frame)
+    _outline(ax)
     figure.savefig(path, dpi=110, metadata={'Software': None})
 
 
-def _draw(ax: Axes, lines: Sequence[charts.Line], frame: charts.Frame) -> None:
-  """A chart whose words have a white border; in the page CSS gives them one."""
-  charts.draw(ax, lines, frame)
+def _outline(ax: Axes) -> None:
+  """Gives words a white border; in the page CSS does."""
   for text in ax.texts:
     text.set_path_effects([withStroke(linewidth=3, foreground='white')])
 

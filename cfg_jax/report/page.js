@@ -5,8 +5,15 @@ const data = JSON.parse($('data').textContent);
 
 // Curves: switch lines off and on; a tip for each point.
 for (const box of all('[data-toggle]')) {
-  box.addEventListener('change', () => {
+  const show = () => {
     for (const g of all(`[data-group="${box.dataset.toggle}"]`)) g.toggleAttribute('hidden', !box.checked);
+  };
+  box.addEventListener('change', show);
+  show();
+}
+for (const select of all('.at-cost')) {
+  select.addEventListener('change', () => {
+    for (const [i, part] of all('.cost', select.closest('.by-cost')).entries()) part.hidden = i !== Number(select.value);
   });
 }
 const tip = document.body.appendChild(Object.assign(document.createElement('div'), {className: 'tip', hidden: true}));
@@ -41,7 +48,7 @@ for (const [column, head] of all('#table thead button').entries()) {
     body.append(...[...body.rows].sort(order));
   });
 }
-document.querySelector('#table tbody').addEventListener('click', event => {
+document.querySelector('#table tbody')?.addEventListener('click', event => {
   const button = event.target.closest('.more');
   if (!button) return;
   const list = document.querySelector('#provenance dl');
@@ -49,7 +56,7 @@ document.querySelector('#table tbody').addEventListener('click', event => {
     Object.assign(document.createElement('dt'), {textContent: k}), Object.assign(document.createElement('dd'), {textContent: v})]));
   $('provenance').showModal();
 });
-document.querySelector('#provenance .close').addEventListener('click', () => $('provenance').close());
+document.querySelector('#provenance .close')?.addEventListener('click', () => $('provenance').close());
 
 // The explorer: one set of sheets for each choice of settings; a sheet's rows are classes, its columns values on the axis.
 function draw(stage, set, index, column, only) {
@@ -92,7 +99,7 @@ if (data.sets.length) {
       classes.replaceChildren(...['all', ...set.classes].map(c => new Option(c)));
       if ([...classes.options].some(o => o.value === before)) classes.value = before;
     }
-    const column = Number(slider.value), only = classes.value === 'all' ? null : set.classes.indexOf(Number(classes.value));
+    const column = Number(slider.value), only = classes.value === 'all' ? null : set.classes.indexOf(classes.value);
     at = set.x[column];
     $('at').textContent = `${data.axis} = ${at}`;
     slider.setAttribute('aria-valuetext', `${data.axis} = ${at}`);

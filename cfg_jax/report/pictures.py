@@ -11,6 +11,7 @@ import numpy as np
 
 from cfg_jax.core import pictures
 from cfg_jax.core.errors import UserError
+from cfg_jax.data.names import named
 from cfg_jax.generate import store
 from cfg_jax.report import cells as cells_lib
 from cfg_jax.report.cells import SAMPLES, Results, format_value, is_setting
@@ -85,7 +86,7 @@ def choose(results: Results, axis: str, max_bytes: int) -> tuple[list[Pictures],
 def _on_disk(results: Results, axis: str) -> tuple[list[_Set], list[str]]:
   """Every setting that has samples, and notes on those that cannot be read."""
   groups: dict[str, tuple[dict, dict]] = {}
-  for cell in results.cells:
+  for cell in (*results.cells, *results.unevaluated):
     run = results.runs[cell['run']].resolve()
     folder = (run / str(cell.get('samples', '.'))).resolve()
     if folder != run and folder.is_relative_to(run) and any(folder.glob('*.npz')):
@@ -124,28 +125,50 @@ def _thin(values: list[float], count: int) -> list[float]:
   return [values[j] for j in np.unique(places)]
 
 
-def embed(shown: Pictures, fields: dict[str, str]) -> dict:
+def embed(shown: Pictures, fields: dict[str, str], names: list[str] | None = None) -> dict:
   """Sheets of one setting as data URIs: sheet k has each class's k-th noise, one a row.
 
-  fields: the short names of settings.
+  fields: the short names of settings; names: of classes, if they have any.
   """
   of_class = [np.flatnonzero(shown.labels == c) for c in np.unique(shown.labels)]
   noises = min(len(rows) for rows in of_class)
   height, width = shown.images.shape[2:4]
   gap = max(1, height // 16)
   sheets = [_sheet(shown.images[[rows[k] for rows in of_class]], gap) for k in range(noises)]
-  scale = max(1, (44 if len(shown.x) <= 12 else 28) // width) if width <= 96 else 96 / width
   return {
     'name': shown.name,
     'settings': {fields[k]: format_value(v) for k, v in shown.settings.items()},
     'x': [f'{x:g}' for x in shown.x],
-    'classes': [int(c) for c in np.unique(shown.labels)],
+    'classes': [named(int(c), names or []) for c in np.unique(shown.labels)],
     'indices': [[int(shown.indices[rows[k]]) for rows in of_class] for k in range(noises)],
     'pitch': (width + gap, height + gap),  # of a tile and the gap after it
     'gap': gap,
-    'scale': scale,
+    'scale': _scale(width, len(shown.x)),
     'sheets': sheets,
   }
+
+
+def of_real(told: dict, names: list[str] | None = None) -> dict:
+  """A sheet of real images: rows are classes, along a row the first of those drawn."""
+  labels = told['labels']
+  of_class = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+  columns = min(len(rows) for rows in of_class)
+  images = np.stack([told['images'][rows[:columns]] for rows in of_class])
+  height, width = images.shape[2:4]
+  gap = max(1, height // 16)
+  return {
+    'classes': [named(int(c), names or []) for c in np.unique(labels)],
+    'x': [''] * columns,
+    'pitch': (width + gap, height + gap),
+    'gap': gap,
+    'scale': _scale(width, columns),
+    'sheets': [_sheet(images, gap)],
+  }
+
+
+def _scale(width: int, columns: int) -> float:
+  """By how much a sheet of so many columns is enlarged."""
+  return max(1, (44 if columns <= 12 else 28) // width) if width <= 96 else 96 / width
 
 
 def _sheet(images: Sequence[np.ndarray], gap: int) -> str:

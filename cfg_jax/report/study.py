@@ -8,6 +8,7 @@ from cfg_jax.report.curves import Curve
 VERDICTS = {
   'yes': 'as in the paper',
   'partly': 'in part',
+  'noise': 'within noise',
   'no': 'not found here',
   'untested': 'not tested here',
 }

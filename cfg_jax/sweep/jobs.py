@@ -15,6 +15,7 @@ import submitit
 
 from cfg_jax.core import failures, processes, runtime
 from cfg_jax.core.locks import claim
+from cfg_jax.evaluate.extractors.weights import NotAtHand
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.draw import generate
 from cfg_jax.plan import cost
@@ -131,9 +132,15 @@ class Job:
       indices = self.part_of(sampling.config.sample.num_samples)
       generate(sampling.config, folder, sampling.step, indices)
     if self.stage in ('all', 'evaluate'):
+      missing = None
       for sampling in self.run.samplings:
         generate(sampling.config, folder, sampling.step)
-        evaluate(sampling.config, folder, sampling.step)
+        try:
+          evaluate(sampling.config, folder, sampling.step)
+        except NotAtHand as error:
+          missing = error
+      if missing:  # all is drawn, and the report shows it
+        raise missing
 
 
 def _set_cuda_devices(devices):

@@ -56,7 +56,7 @@ def launch(workdir: Path, runs: list[Run], cluster: Local | Slurm) -> list[str]:
     tried |= live
     shown.show([(run.name, found[run.name], _state(run, found, todo, live, tried)) for run in runs])
     done = sum(s.done for s in found.values()) if live else math.inf
-    if done != reported and any(s.cells for s in found.values()):
+    if done != reported and any(s.cells or s.images for s in found.values()):
       page.write_report(workdir, papers.DEFAULT.study)
       reported = done
     if not live:

@@ -15,6 +15,7 @@ from cfg_jax.core import files, pictures, processes, sharding
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.state import Mean
 from cfg_jax.data import registry
+from cfg_jax.data.names import class_names, named
 from cfg_jax.methods import drawing
 
 
@@ -107,7 +108,7 @@ class Log:
 def make_grid(
   config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
 ) -> Callable[[Any], np.ndarray]:
-  """ema → a grid of samples, uint8 (8 H, 4 W, C) at most: rows = classes and noises, columns = w.
+  """ema → a grid of samples, uint8 (H', W', C): rows = classes and noises, columns = w, with names.
 
   Of config.sample's w four are shown, both ends among them (w = 0 alone where ∅ is not trained),
   and of the classes eight: the same ones, from the same noise, whenever it is called. All processes
@@ -118,6 +119,8 @@ def make_grid(
     strengths = (0.0,)
   strengths = [strengths[i] for i in _spread(len(strengths), 4)]
   classes = _spread(dataset.num_classes, 8)
+  names = class_names(config.data.name, Path(config.data.dir).expanduser())
+  rows = [named(c, names) for c in classes]
   cells = [(row, c, w) for row, c in enumerate(classes) for w in strengths]
   filled = cells + cells[-1:] * (-len(cells) % mesh.size)
   indices, c, w = map(np.array, zip(*filled))
@@ -130,7 +133,9 @@ def make_grid(
 
   def grid(ema):
     images = sharding.gather(draw(jax.device_put(ema, everywhere), *arguments))[: len(cells)]
-    return pictures.tile(images.reshape(len(classes), len(strengths), *dataset.image_shape))
+    images = images.reshape(len(classes), len(strengths), *dataset.image_shape)
+    heads = [f'w = {w:g}' for w in strengths]
+    return pictures.labelled(pictures.enlarge(images, 32), rows, heads, gap=2)
 
   return grid
 

@@ -40,6 +40,25 @@ def test_samples_from_elsewhere_go_on_after_a_kill(folder, call, monkeypatch, in
   assert interrupted.seen == 11 and not (folder / 'good.npz.unfinished').exists()
 
 
+def test_without_weights_a_run_says_so_and_all_else_goes_on(folder, call, monkeypatch):
+  def no_network(*args, **kwargs):
+    raise OSError('no network')
+
+  monkeypatch.delenv('CFG_JAX_INCEPTION')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(folder / 'empty'))
+  monkeypatch.setattr(weights.urllib.request, 'urlopen', no_network)
+  before = (folder / 'run/evals.jsonl').read_bytes()
+  of_run = ('run', '--workdir', folder / 'run', '--set', 'evaluate.extractor=inception')
+  done = call(evaluate, *of_run)
+  assert (done.returncode, done.stdout, done.stderr.count('\n')) == (0, '', 1)
+  assert done.stderr.startswith('No metrics: cannot fetch the Inception weights (no network)')
+  assert f'python -m cfg_jax.report --workdir {folder / "run"}' in done.stderr
+  for asked in ((*of_run, '--extractor=inception'), of_samples(folder)[:-1]):
+    done = call(evaluate, *asked)
+    assert done.returncode == 2 and done.stderr.startswith('cannot fetch')
+  assert (folder / 'run/evals.jsonl').read_bytes() == before
+
+
 @pytest.mark.slow
 def test_a_run_is_evaluated_by_inception_and_nothing_is_called_fid(tiny, tmp_path):
   """Random weights, real commands: train, generate, a reference, evaluate, evaluate again."""

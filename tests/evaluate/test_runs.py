@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import evals
+from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
-from cfg_jax.evaluate import features, metrics
+from cfg_jax.evaluate import features, make_reference, metrics, real, scoring
 from cfg_jax.evaluate.extractors.digits import DigitsExtractor, logits_and_features
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.draw import generate
@@ -193,3 +195,43 @@ def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, ca
   ours, theirs = (evals.read(folder / 'evals.jsonl') for folder in (tmp_path, straight))
   assert [line | {'run': 'straight'} for line in ours] == theirs
   assert not list(tmp_path.rglob('*unfinished*'))
+
+
+def test_what_real_images_score_is_left_beside_the_lines(evaluated):
+  config, workdir, step = evaluated
+  [told], notes = real.read(workdir)
+  assert notes == [] and (told['n'], told['of'], told['seed']) == (20, 1797, 0)
+  [line, _] = lines(workdir)
+  assert all(told[k] == line[k] for k in ('extractor_sha256', 'reference_sha256', 'distance'))
+  assert told['metrics'].keys() == line['metrics'].keys() and told['metrics']['accuracy'] > 0.9
+  source = registry.open_source(config.data)
+  drawn = np.sort(np.random.RandomState(0).permutation(1797)[:20])
+  for i, label, image in zip(told['indices'], told['labels'], told['images']):
+    assert i in drawn and source[int(i)]['label'] == label
+    np.testing.assert_array_equal(source[int(i)]['image'], image)
+  again = features.stream([np.stack([source[int(i)]['image'] for i in drawn])], DigitsExtractor())
+  reference = make_reference.of_dataset('digits', Path(config.data.dir), 'train', DigitsExtractor())
+  error = scoring.results(again, reference, DigitsExtractor())['errors']['density']
+  np.testing.assert_allclose(told['errors']['density'], error * (1 - 20 / 1797) ** 0.5)
+  shutil.rmtree(workdir / 'real')  # kept beside the references too, for the other runs of a sweep
+  evaluate(config, workdir, step, extractor=Idle())
+  assert real.read(workdir)[0][0]['metrics'] == told['metrics']
+
+
+def test_data_that_is_not_at_hand_is_said_and_the_lines_come(
+  evaluated, tmp_path, monkeypatch, capsys
+):
+  config, workdir, step = evaluated
+  reference = tmp_path / 'ours.npz'
+  make_reference.make('digits', reference, DigitsExtractor(), data_dir=config.data.dir)
+  shutil.rmtree(workdir / 'real')
+
+  def none(*_):
+    raise UserError('is not prepared')
+
+  monkeypatch.setattr(registry, 'open_source', none)
+  monkeypatch.setattr(real, 'SEED', 1)
+  config.sample.num_samples = 10
+  evaluate(config, workdir, step, reference_path=str(reference))
+  assert len(lines(workdir)) == 4 and not (workdir / 'real').exists()
+  assert 'nothing real to compare with: is not prepared' in capsys.readouterr().out

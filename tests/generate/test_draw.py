@@ -1,12 +1,13 @@
 """Samples on disk: exact per index, resumable, one program for all w."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
+from cfg_jax.core import files, pictures, sharding
 from cfg_jax.data import kinds
 from cfg_jax.evaluate import __main__ as evaluate
 from cfg_jax.generate import draw as generate
@@ -143,9 +144,21 @@ def test_the_grid_has_classes_as_rows_and_w_as_columns(trained, config):
   step = generate.generate(config, trained)
   sets = sample_sets(config.sample, step)
   grid = np.asarray(Image.open(trained / sets[0].path / '..' / 'grid.png'))
-  assert grid.shape == (10 * 32, len(sets) * 32)
-  drawn = images_of(trained, sets[1], 10)  # balanced: index = class
-  np.testing.assert_array_equal(grid[::4, 32::4].reshape(10, 8, 8), drawn[..., 0])
+  drawn = np.stack([images_of(trained, s, 10) for s in sets], axis=1)  # balanced: index = class
+  strengths = [f'{"w = " if k == 0 else ""}{s.w:g}' for k, s in enumerate(sets)]
+  expected = pictures.labelled(pictures.enlarge(drawn, 32), '0123456789', strengths, gap=2)
+  np.testing.assert_array_equal(grid, expected[..., 0])
+
+
+def test_how_long_an_image_took_is_left_beside_its_set(trained, config, tmp_path):
+  (tmp_path / 'checkpoints').symlink_to(trained / 'checkpoints')
+  step = generate.generate(config, tmp_path)
+  sets = sample_sets(config.sample, step)
+  speeds = [files.read_json(tmp_path / s.path / 'speed.json') for s in sets]
+  # All but those of the batch that was compiled.
+  compiled = generate.images_at_once(config.sample, jax.device_count())
+  assert sum(s['images'] for s in speeds) == 2 * config.sample.num_samples - compiled
+  assert all(0 < s['seconds_per_image'] < 60 and s['device'] for s in speeds)
 
 
 def test_the_command_and_its_complaints(trained, tmp_path):

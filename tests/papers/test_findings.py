@@ -52,8 +52,11 @@ def test_findings_are_those_of_the_values_that_are_known():
   gaps = curve([0, 1, 2, 3, 4], [3, nan, 1, 5, 6], [1, 2, nan, 3, nan])
   least, rises, _ = findings.findings([gaps])
   assert (least.verdict, rises.verdict) == ('yes', 'yes')
-  assert 'least at w = 2: 1, against 3 at w = 0 and 6 at w = 4' in least.lines[0]
-  assert 'IS goes from 1 at w = 0 to 3 at w = 3 and never falls' in rises.lines[0]
+  assert (
+    'least at w = 2: 1, against 3 at w = 0 (more by 2) and 6 at w = 4 (more by 5).'
+    in least.lines[0]
+  )
+  assert 'IS goes from 1 at w = 0 to 3 at w = 3 (more by 2) and never falls' in rises.lines[0]
 
 
 def test_frontiers_are_compared_only_where_all_else_is_equal():

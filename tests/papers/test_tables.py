@@ -13,7 +13,7 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.evaluate.extractors import weights
 from cfg_jax.papers.cfg import PAPER
 from cfg_jax.papers.cfg import tables as paper
-from cfg_jax.report import cells, charts, figures, page
+from cfg_jax.report import cells, charts, figures, panels
 from cfg_jax.report.curves import curves
 from tests.conftest import load_config
 from tests.report.reports import STUDY, report_on, write_run
@@ -50,7 +50,7 @@ def test_ours_beside_the_paper(tmp_path):
   write_run(tmp_path, 'run', 0.2, ws=(0.1, 0.15, 4.0), **PAPERS)
   found = cells.read(tmp_path, STUDY.axis)
   (ours,) = curves(found, STUDY.axis)
-  (table,) = page.beside([ours], STUDY.beside('imagenet64', 'FID-50k'), found.fields)
+  (table,) = panels.beside([ours], STUDY.beside('imagenet64', 'FID-50k'), found.fields)
   (w, first), (_, last) = table['rows']  # the paper has no 0.15
   fid, score = ours.values('FID-50k')[0], ours.values('IS')[2]
   np.testing.assert_allclose([w, *first[:3]], [0.1, fid, 1.62, fid - 1.62])

@@ -26,15 +26,20 @@ def write_run(
   metrics=None,
   distance='FD-digits',
   images=None,
+  sampler=None,
+  seed=0,
+  sample_seed=0,
+  error=None,
   extra=None,
 ):
   """A run as `evaluate` and `generate` leave it: plausible numbers, digits that sharpen with w.
 
-  extra: what a line has beside or instead.
+  sampler: the config's section, but for num_steps; error: of the distance, as a share, recorded
+  with deviations. extra: what a line has beside or instead.
   """
   folder = workdir / run
   folder.mkdir(parents=True, exist_ok=True)
-  config = {'method': {'p_uncond': p_uncond}, 'versions': {'jax': '0.10.2'}}
+  config = {'method': {'p_uncond': p_uncond}, 'seed': seed, 'versions': {'jax': '0.10.2'}}
   (folder / 'config.json').write_text(json.dumps(config))
   if images is None:
     digits = load_digits()
@@ -45,7 +50,10 @@ def write_run(
   noise = np.random.default_rng(0).normal(size=images.shape)
   lines = []
   for w in ws:
-    samples = f'samples/step=1500,ema,ddpm,T={num_steps}/w={w:g}'
+    sampler = sampler or {'name': 'ddpm', 'grid': 'paper', 'v': v}
+    group = f'step=1500,ema,{sampler["name"]},T={num_steps}'
+    group += f',seed={sample_seed}' if sample_seed else ''
+    samples = f'samples/{group}/w={w:g}'
     out = folder / samples
     out.mkdir(parents=True, exist_ok=True)
     pixels = np.clip(images + noise * 0.3 / (1 + 2 * w), 0, 1)
@@ -58,15 +66,15 @@ def write_run(
       )
     fd = 12 + 4 * p_uncond + 30 * (w - 0.5) ** 2 / (1 + w)
     scores = {distance: fd, 'IS': 10 - (0.5 + p_uncond) * np.exp(-2 * w), 'IS_std': 0.01}
-    sampler = {'name': 'ddpm', 'grid': 'paper', 'num_steps': num_steps, 'v': v, 'clip_x': True}
+    section = sampler | {'num_steps': num_steps, 'clip_x': True}
     guidance = {'pair': 'null', 'rule': 'classifier_free', 'w': w}
     cell = {
-      **{'version': 2, 'run': run, 'dataset': dataset, 'seed': 0, 'step': 1500},
+      **{'version': 2, 'run': run, 'dataset': dataset, 'seed': seed, 'step': 1500},
       'settings': {
         'method': {'name': 'classifier_free', 'p_uncond': p_uncond},
         'sample': {
-          **{'sampler': sampler, 'guidance': guidance},
-          **{'labels': 'balanced', 'ema': True, 'seed': 0},
+          **{'sampler': section, 'guidance': guidance},
+          **{'labels': 'balanced', 'ema': True, 'seed': sample_seed},
         },
       },
       **{'samples': samples, 'n': n, 'extractor': 'digits', 'extractor_sha256': 'ab' * 32},
@@ -75,10 +83,23 @@ def write_run(
       **(extra or {}),
       'metrics': metrics if metrics is not None else scores | {'accuracy': 1 - 0.05 * np.exp(-w)},
     }
+    if error:
+      cell |= errors_of(cell['metrics'], distance, error, w, sample_seed)
     lines.append(json.dumps(cell))
   with (folder / 'evals.jsonl').open('a') as f:
     f.write('\n'.join(lines) + '\n')
   return folder
+
+
+def errors_of(metrics, distance, share, w, seed=0):
+  """Errors and deviations as `evaluate` records them; those of neighbouring w are much alike."""
+  alike = np.random.RandomState(seed).normal(size=(2, 100))
+  own = np.random.RandomState(int(10 * w) + 1).normal(size=(2, 100))
+  noise = 0.98 * alike + 0.2 * own
+  errors = {k: share * abs(v) for k, v in metrics.items() if not k.endswith('_std')}
+  errors['IS'] = 0.01
+  deviations = {distance: errors[distance] * noise[0], 'IS': errors['IS'] * noise[1]}
+  return {'errors': errors, 'deviations': {k: v.tolist() for k, v in deviations.items()}}
 
 
 class Page(HTMLParser):

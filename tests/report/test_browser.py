@@ -116,6 +116,32 @@ def test_table_and_curves(shown, open_page):
 
 
 @pytest.mark.slow
+def test_the_whole_table_and_the_panel_for_cost_are_in_sight(tmp_path, open_page):
+  from selenium.webdriver.common.by import By
+  from selenium.webdriver.support.ui import Select
+
+  names = ('KID', 'accuracy', 'coverage', 'density', 'precision', 'recall')
+  metrics = {'FD-digits': 12.4, 'IS': 9.5} | dict.fromkeys(names, 0.987)
+  best = {'name': 'dpmpp', 'grid': 'edm', 'order': 2, 'singlestep': False}
+  for p in (0.1, 0.5):
+    write_run(tmp_path, f'p={p}', p, n=20, sampler=best, num_steps=8, metrics=metrics, error=0.03)
+  write_run(tmp_path, 'p=0.1', 0.1, n=20, num_steps=12, metrics=metrics, error=0.03)
+  report.write_report(tmp_path, STUDY)
+  with open_page(tmp_path / 'report.html', 1200, 900) as browser:
+    ready(browser)
+    table = browser.find_element(By.ID, 'table')
+    around = table.find_element(By.XPATH, '..')
+    for side in ('Width', 'Height'):
+      inner, outer = (around.get_property(f'{part}{side}') for part in ('scroll', 'client'))
+      assert inner <= outer, side
+    assert len(table.find_elements(By.CSS_SELECTOR, 'tbody tr')) == 3 * len(W)
+    shown = browser.find_elements(By.CSS_SELECTOR, '.cost')
+    Select(browser.find_element(By.CSS_SELECTOR, '.at-cost')).select_by_visible_text('2')
+    assert [part.is_displayed() for part in shown] == [w == 2 for w in W]
+    assert browser.get_log('browser') == []  # nothing that the page's policy forbids
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('width, dark', [(1180, False), (360, False), (360, True)])
 def test_fits_the_screen_and_the_mode(shown, open_page, width, dark):
   from experiments.report_screenshots import screenshot

@@ -1,14 +1,17 @@
 """Lines → cells: short names, the order of columns, metrics as their table has them."""
 
 import json
+import math
 import shutil
 
+import numpy as np
 import pytest
 
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate import metrics
 from cfg_jax.generate import store
 from cfg_jax.report import cells
+from cfg_jax.report.told import told
 from tests.conftest import ROOT
 from tests.report.reports import STUDY, write_run
 
@@ -24,7 +27,8 @@ def test_a_cell_is_flat_and_has_the_fields_of_the_config(tmp_path):
   assert cell['sample.sampler.num_steps'] == 32 and cell['sample.seed'] == cell['seed'] == 0
   assert cell['run'] == 'run' and cell['step'] == 1500 and cell['metrics']['IS_std'] == 0.01
   nested = {k for k, v in cell.items() if isinstance(v, dict)}
-  assert nested == {'metrics'}
+  assert nested == {'metrics', 'errors', 'deviations'}
+  np.testing.assert_allclose(cell['errors']['IS'], 0.01 / 3)  # by its ten parts, in old lines
 
 
 def test_short_names_are_as_long_as_they_must_be(tmp_path):
@@ -70,7 +74,39 @@ def test_metrics_are_known_by_the_table_and_the_line(tmp_path):
   better = {k: m and m.better for k, m in found.metrics.items()}
   assert better['FD-x'] == better['how far'] == better['sFD-x'] == 'lower'
   assert better['IS'] == 'higher' and better['novel'] is None
-  assert found.text(found.cells[1], 'KID') == '2 ± 0.1'
+  assert found.text(found.cells[1], 'KID') == '2'
+
+
+def test_errors_are_told_to_the_digits_that_they_leave(tmp_path):
+  errors = {'errors': {'FD-digits': 0.812, 'IS': 0.0123}, 'deviations': {'IS': [0.1, 'x']}}
+  write_run(tmp_path, 'run', 0.2, ws=(0.5,), extra=errors)
+  found = read(tmp_path)
+  [cell] = found.cells
+  assert found.text(cell, 'FD-digits') == '12.80 ± 0.81' and cell['deviations'] == {}
+  assert found.text(cell, 'IS') == '9.742 ± 0.012' and found.text(cell, 'accuracy') == '0.9697'
+  assert [told(*x) for x in ((393.4, 36.6), (1e-5, 2e-8), (0.99, 0.0), (5.0, math.nan))] == [
+    *('393 ± 37', '1e-05 ± 2e-08', '0.99 ± 0', '5')
+  ]
+
+
+def test_curves_are_named_by_what_tells_them_apart_and_samplers_in_words(tmp_path):
+  best = {'name': 'dpmpp', 'grid': 'edm', 'order': 2, 'rho': 7.0}
+  for p in (0.1, 0.2):
+    write_run(tmp_path, f'p_uncond={p}', p, ws=(0.0,), sampler=best, num_steps=8)
+  write_run(tmp_path, 'p_uncond=0.1', 0.1, ws=(0.0,), num_steps=12)
+  settings = read(tmp_path).cells
+  fields = {k: v for k, v in read(tmp_path).fields.items() if k not in (STUDY.axis, 'samples')}
+  assert cells.names(settings, fields) == [
+    'p_uncond = 0.1, dpmpp on edm grid, 8 steps',
+    'p_uncond = 0.1, ddpm on paper grid, 12 steps',
+    'p_uncond = 0.2, dpmpp on edm grid, 8 steps',
+  ]
+  order = [dict(s) for s in settings[:2]] + [settings[0] | {'sample.sampler.order': 1}]
+  assert [x.split(', ')[-1] for x in cells.names(order, fields)] == [
+    'order = 2',
+    '12 steps',
+    'order = 1',
+  ]
 
 
 def test_every_name_is_of_one_metric():
@@ -85,7 +121,7 @@ def test_every_name_is_of_one_metric():
 @pytest.mark.parametrize('text', ['', '{"version": 2}\n'])
 def test_no_cell_at_all_is_an_error(tmp_path, text):
   (tmp_path / 'evals.jsonl').write_text(text)
-  with pytest.raises(UserError, match='holds no evaluated cell'):
+  with pytest.raises(UserError, match='holds no run: no evaluated cell'):
     read(tmp_path)
 
 

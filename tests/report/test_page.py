@@ -1,6 +1,8 @@
 """What `report` writes: the table of cells, and the page."""
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -57,13 +59,15 @@ def test_equal_inputs_give_equal_bytes_whatever_the_order_of_lines(workdir):
 
 def test_a_later_line_of_the_same_identity_counts(workdir):
   metrics = {'FD-digits': 1.25, 'KID': 0.5, 'KID_std': 0.125}
-  write_run(workdir, 'p_uncond=0.1', 0.1, ws=(0.3,), metrics=metrics)
+  extra = {'errors': {'KID': 0.05}}
+  write_run(workdir, 'p_uncond=0.1', 0.1, ws=(0.3,), metrics=metrics, extra=extra)
   page = report_on(workdir)
   rows = rows_of(workdir)
   assert len(rows) == 3 * len(W)
   (row,) = [r for r in rows if (r['run'], r['w']) == ('p_uncond=0.1', '0.3')]
   assert (row['FD-digits'], row['IS'], row['KID']) == ('1.25', '', '0.5')
-  assert '0.5 ± 0.125' in page.text and 'KID_std' not in page.text
+  assert '0.500 ± 0.050' in page.text and 'KID_std' not in page.text
+  assert row['KID error'] == '0.05'
 
 
 def curves_of(workdir):
@@ -162,7 +166,16 @@ def test_needs_no_jax(workdir):
 def test_page_is_self_contained(workdir):
   page = report_on(workdir)
   assert '://' not in page.html.replace('http-equiv', '')
-  assert "default-src 'none'" in page.html
+  [policy] = [m['content'] for m in page.all('meta') if m.get('http-equiv')]
+  assert "default-src 'none'" in policy and 'unsafe' not in policy
+  hashes = {
+    tag: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    for tag, text in re.findall(r'<(script|style)>(.*?)</', page.html, re.DOTALL)
+  }
+  assert policy.endswith(
+    f"style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}'"
+  )
+  assert not [attrs for _, attrs in page.tags if 'style' in attrs]
   assert not page.all('iframe') and not page.all('object') and len(page.all('script')) == 2
   for tag, attrs in page.tags:
     for name in ('src', 'href', 'xlink:href', 'action', 'data'):

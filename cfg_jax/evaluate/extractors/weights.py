@@ -9,6 +9,11 @@ from pathlib import Path
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 
+
+class NotAtHand(UserError):
+  """The weights are in no file here, and cannot be fetched."""
+
+
 NAME = 'pt_inception-2015-12-05-6726825d.pth'
 URL = f'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{NAME}'
 SHA256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
@@ -18,7 +23,8 @@ def locate(path: str | os.PathLike | None = None) -> Path:
   """The weights' file: `path`, else $CFG_JAX_INCEPTION, else the cache, downloaded on first use.
 
   The cache is $XDG_CACHE_HOME/cfg_jax (~/.cache/cfg_jax). A download with another sha256 is
-  discarded. Raises UserError where there is no file and none can be fetched.
+  discarded. Raises NotAtHand where there is no file and none can be fetched, UserError where the
+  one that is named is not there.
   """
   given = path or os.environ.get('CFG_JAX_INCEPTION')
   if given:
@@ -35,7 +41,7 @@ def locate(path: str | os.PathLike | None = None) -> Path:
         if (found := sha256(file.name)) != SHA256:
           raise OSError(f'its sha256 is {found}, not {SHA256}')
     except OSError as error:  # urllib's errors are OSErrors
-      raise UserError(
+      raise NotAtHand(
         f'cannot fetch the Inception weights ({error}); download {URL} and put it at {target}'
       ) from None
   return target

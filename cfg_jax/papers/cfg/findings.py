@@ -5,15 +5,25 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cfg_jax.report import noise
 from cfg_jax.report.curves import Curve
+from cfg_jax.report.noise import Difference
 from cfg_jax.report.study import Finding
+from cfg_jax.report.told import told
 
 P_UNCOND = 'method.p_uncond'
+SEEDS = ('seed', 'sample.seed')
+UNKNOWN = ' (No errors are recorded.)'
 METHOD = (
-  'Frontiers are compared at equal IS, not at equal w: at each level of IS, the least Fréchet '
-  'distance that a curve offers with at least that IS (points of neighbouring w joined by straight '
-  'lines), over the range from the lesser IS at which the distance is least to the lesser of the '
-  'two largest IS. Each curve is one seed; the distance has no error bar.'
+  '± is one standard error: over seeds where a curve is the mean of several, else over the '
+  'samples, as they would be drawn again from other noise. “Within noise” is what is less than '
+  'about two errors of the difference itself (95 %; more where it is the largest of several): of '
+  'points from one noise, that is far less than their two errors together. The bias that a Fréchet '
+  'distance has with few samples is in no error; it is alike at equal n. '
+  'Frontiers are compared at equal IS, not at equal w, and for the same sampler: at each level of '
+  'IS, the least Fréchet distance that a curve offers with at least that IS (points of '
+  'neighbouring w joined by straight lines), over the range from the lesser IS at which the '
+  'distance is least to the lesser of the two largest IS.'
 )
 
 
@@ -64,45 +74,81 @@ def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) 
 
 def _together(verdicts: Sequence[str]) -> str:
   seen = set(verdicts) - {'untested'}
+  if seen == {'noise', 'no'}:
+    return 'no'
   return seen.pop() if len(seen) == 1 else 'partly' if seen else 'untested'
 
 
+def _by(d: Difference) -> str:
+  """How large a difference is, and whether that is noise."""
+  if not d.known:
+    return f'{abs(d.value):.3g}'
+  return told(abs(d.value), d.error) + ('' if d.clear else ', within noise')
+
+
+def _at(curve: Curve, metric: str, i: int) -> str:
+  return told(curve.values(metric)[i], curve.error(metric)[i])
+
+
 def _least(curve: Curve) -> tuple[str, str]:
-  fd = curve.values(curve.distance)
-  known = np.isfinite(fd)
-  w, fd = curve.x[known], fd[known]
-  if len(w) < 2:
-    return 'untested', f'{curve.distance} is known for {len(w)} value of w: nothing to compare.'
-  i = int(np.argmin(fd))
-  ends = [f'{fd[j]:.4g} at w = {w[j]:g}' for j in (0, len(w) - 1) if j != i]
-  line = f'{curve.distance} is least at w = {w[i]:g}: {fd[i]:.4g}, against {" and ".join(ends)}.'
-  if w[i] <= 0:
-    return 'no', line
-  if 0 < i < len(w) - 1:
-    return 'yes', line
-  return 'partly', f'{line} It is the {"smallest" if i == 0 else "largest"} w tried.'
+  metric, w = curve.distance, curve.x
+  fd = curve.values(metric)
+  known = np.flatnonzero(np.isfinite(fd)).tolist()
+  if len(known) < 2:
+    return 'untested', f'{metric} is known for {len(known)} value of w: nothing to compare.'
+  least = min(known, key=lambda j: fd[j])
+  more = dict(
+    zip(
+      others := [j for j in known if j != least],
+      noise.differences(curve, metric, [(j, least) for j in others]),
+    )
+  )
+  ends = [j for j in (known[0], known[-1]) if j != least]
+  if w[least] <= 0:
+    ends = [min((j for j in others if w[j] > 0), key=lambda j: more[j].value, default=others[0])]
+  against = [f'{_at(curve, metric, j)} at w = {w[j]:g} (more by {_by(more[j])})' for j in ends]
+  line = f'{metric} is least at w = {w[least]:g}: {_at(curve, metric, least)}, against '
+  line += f'{" and ".join(against)}.'
+  line += '' if all(d.known for d in more.values()) else UNKNOWN
+  if w[least] <= 0:
+    near = [j for j in others if w[j] > 0 and not more[j].clear]
+    return ('noise' if near else 'no'), line
+  if least == known[0]:
+    return 'partly', f'{line} It is the smallest w tried.'
+  if not more[known[0]].clear:
+    return 'noise', line
+  if least == known[-1]:
+    return 'partly', f'{line} It is the largest w tried.'
+  return ('yes' if more[known[-1]].clear else 'partly'), line
 
 
 def _rises(curve: Curve) -> tuple[str, str]:
-  score = curve.values('IS')
-  known = np.isfinite(score)
-  w, score, std = curve.x[known], score[known], _std(curve)[known]
-  if len(w) < 2:
-    return 'untested', f'IS is known for {len(w)} value of w: nothing to compare.'
-  falls = [j for j in range(len(w) - 1) if score[j + 1] < score[j]]
-  line = f'IS goes from {score[0]:.4g} at w = {w[0]:g} to {score[-1]:.4g} at w = {w[-1]:g}'
+  score, w = curve.values('IS'), curve.x
+  known = np.flatnonzero(np.isfinite(score)).tolist()
+  if len(known) < 2:
+    return 'untested', f'IS is known for {len(known)} value of w: nothing to compare.'
+  first, last = known[0], known[-1]
+  [whole] = noise.differences(curve, 'IS', [(last, first)])
+  steps = noise.differences(curve, 'IS', list(zip(known[1:], known)))
+  line = f'IS goes from {_at(curve, "IS", first)} at w = {w[first]:g} to '
+  line += f'{_at(curve, "IS", last)} at w = {w[last]:g} '
+  line += f'({"more" if whole.value > 0 else "less"} by {_by(whole)})' if whole.value else '(alike)'
+  falls = [j for j, d in enumerate(steps) if d.value < 0]
   if not falls:
-    verdict = 'yes' if score[-1] > score[0] else 'no'
-    return verdict, line + (' and never falls.' if verdict == 'yes' else ' and stays the same.')
-  drops = [score[j] - score[j + 1] for j in falls]
-  j = falls[int(np.argmax(drops))]
-  within = sum(d <= std[k] for d, k in zip(drops, falls))
+    verdict = 'noise' if whole.known and not whole.clear else 'yes' if whole.value > 0 else 'no'
+    return verdict, line + (' and never falls.' if whole.value > 0 else '.')
+  clear = [j for j in falls if steps[j].clear]
+  beyond = f'{len(clear)} of them by more than noise, ' if whole.known else ''
+  most = min(clear or falls, key=lambda j: steps[j].value)
   line += (
-    f'; it falls on {len(falls)} of {len(w) - 1} steps in w, most from w = {w[j]:g} to '
-    f'{w[j + 1]:g} (by {max(drops):.2g}); {within} of them by no more than the standard '
-    'deviation over splits.'
-  )
-  return ('partly' if score[-1] > score[0] else 'no'), line
+    f'; it falls on {len(falls)} of {len(steps)} steps in w, {beyond}most from '
+    f'w = {w[known[most]]:g} to {w[known[most + 1]]:g} (by {_by(steps[most])}).'
+  ) + ('' if whole.known else UNKNOWN)
+  if not whole.clear:
+    return 'noise', line
+  if whole.value < 0:
+    return 'no', line
+  return ('partly' if clear else 'yes'), line
 
 
 def _points(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
@@ -111,20 +157,29 @@ def _points(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
   return fd[known], score[known]
 
 
-def _std(curve: Curve) -> np.ndarray:
-  """The standard deviation of IS over splits at each w, 0 where it is not known."""
-  return np.nan_to_num(curve.values('IS_std'))
+def _moved(curve: Curve) -> list[tuple[np.ndarray, np.ndarray]] | None:
+  """The points of a curve as redrawn sets would have them; None where that is not known."""
+  metrics = curve.distance, 'IS'
+  if not {*metrics} <= curve.deviations.keys():
+    return None
+  known = np.isfinite(curve.values(metrics[0])) & np.isfinite(curve.values('IS'))
+  fd, score = (curve.values(k)[known] + curve.deviations[k][:, known] for k in metrics)
+  return list(zip(fd, score))
 
 
-def _told(c: Comparison, curve: Curve) -> str:
-  if 1 in (c.worse, c.better):
-    how = f'{"higher" if c.worse else "lower"} throughout, by {abs(c.mean_difference):.3g}'
-  else:
-    how = f'higher on {c.worse:.0%} and lower on {c.better:.0%}, by {c.mean_difference:+.3g}'
-  line = f'at equal IS, from {c.low:.4g} to {c.high:.4g}, {curve.distance} is {how} on average.'
-  if c.high - c.low < _std(curve).max():
-    line += ' That range is narrower than the standard deviation of IS over splits.'
-  return line
+def _difference(a: Curve, b: Curve, c: Comparison) -> Difference:
+  """The mean difference of two frontiers with its error: by seed, or by redrawn samples."""
+  value, unknown = c.mean_difference, Difference(c.mean_difference, float('nan'))
+  seeds = [{tuple(m.settings[k] for k in SEEDS): m for m in curve.members} for curve in (a, b)]
+  if a.members and seeds[0].keys() == seeds[1].keys():
+    each = [compare(_points(m), _points(seeds[1][k])).mean_difference for k, m in seeds[0].items()]
+    error = float(np.std(each, ddof=1) / len(each) ** 0.5)
+    return Difference(value, error, noise.student(len(each)))
+  moved = _moved(a), _moved(b)
+  if None in moved or len(moved[0]) != len(moved[1]):
+    return unknown
+  each = [compare(x, y).mean_difference for x, y in zip(*moved)]
+  return Difference(value, float(np.std(each))) if np.isfinite(each).all() else unknown
 
 
 def _frontiers(curves: Sequence[Curve], high: float = 0.5) -> tuple[str, list[str]]:
@@ -134,19 +189,33 @@ def _frontiers(curves: Sequence[Curve], high: float = 0.5) -> tuple[str, list[st
   verdicts, lines = [], []
   for a in curves:
     for b in curves:
-      if a.settings[P_UNCOND] != high or b.settings[P_UNCOND] in (high, None):
+      if a.settings.get(P_UNCOND) != high or b.settings.get(P_UNCOND) in (high, None):
         continue
       if others(a) != others(b) or min(len(_points(a)[0]), len(_points(b)[0])) < 2:
         continue
       c = compare(_points(a), _points(b))
-      if c.worse > 0.5 and c.mean_difference > 0:
+      d = _difference(a, b, c)
+      if d.known and not d.clear:
+        verdicts.append('noise')
+      elif c.worse > 0.5 and c.mean_difference > 0:
         verdicts.append('yes' if c.worse == 1 else 'partly')
       else:
         verdicts.append('no')
-      lines.append(f'{a.name} against {b.name}: {_told(c, a)}')
+      lines.append(f'{a.name} against {b.name}: {_told(c, d, a)}')
   if not lines:
     lines = [f'There is no pair of curves with p_uncond = {high} and another, otherwise equal.']
   return _together(verdicts), lines
+
+
+def _told(c: Comparison, d: Difference, curve: Curve) -> str:
+  throughout = 1 in (c.worse, c.better)
+  how = f'{"higher" if d.value > 0 else "lower"} by {_by(d)}'
+  if not throughout:
+    how += f' (higher on {c.worse:.0%} of the range, lower on {c.better:.0%})'
+  line = f'at equal IS, from {c.low:.4g} to {c.high:.4g}, {curve.distance} is on average {how}.'
+  if c.high - c.low < np.nanmax(curve.error('IS'), initial=0):
+    line += ' That range is narrower than an error of IS.'
+  return line
 
 
 def findings(curves: Sequence[Curve]) -> list[Finding]:
