@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.campaign import warm
 from tests.campaign.kills import many_shards, pictures
-from tests.campaign.world import World, differences, is_told, results
+from tests.campaign.world import World, differences, is_told, results, untimed
 
 
 def flip(data: bytes, dice: random.Random) -> bytes:
@@ -176,7 +176,8 @@ def carry_out(world: World, kind: Kind, trial: Path) -> tuple[list[warm.Ended], 
       str(p.relative_to(trial)): _arrays(p) for p in trial.glob('run/samples/*/w=2-*/*.npz')
     }
   if 'sweep' in kind.then:
-    found |= {name: (trial / 'sweep' / name).read_text() for name in ('report.csv', 'report.html')}
+    pages = {name: (trial / 'sweep' / name).read_text() for name in ('report.csv', 'report.html')}
+    found |= {name: untimed(text) for name, text in pages.items()}
   if 'prepare' in kind.then:
     from tests.campaign.kills import digest_of
 
