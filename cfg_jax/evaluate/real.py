@@ -35,11 +35,11 @@ def write(
   sha = f'{extractor.sha256[:8]}-{reference.sha256[:8]}' + ('-as_adm' if as_adm else '')
   name = f'{config.data.name}-{n}-{extractor.name}-{extractor.resize}-{sha}.npz'
   path = Path(workdir) / 'real' / name
-  if path.exists():
+  if _is_whole(path):
     return
   kept = files.expand(config.data.dir) / 'references' / f'real-{name}'
   try:
-    if not kept.exists():
+    if not _is_whole(kept):
       _make(config, kept, n, extractor, reference, as_adm)
     content = kept.read_bytes()
   except (UserError, OSError) as error:
@@ -97,16 +97,30 @@ def read(folder: Path) -> tuple[list[dict], list[str]]:
   found, notes = [], []
   for path in sorted(Path(folder).glob('real/*.npz')):
     try:
-      with np.load(path, allow_pickle=False) as arrays:
-        arrays = dict(arrays)
-        if str(arrays.pop('digest')) != digest_of(arrays):
-          raise ValueError('its digest is of other contents')
-        told = json.loads(str(arrays['told']))
-        images = arrays['images']
-        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
-          raise ValueError(f'{images.dtype} {images.shape} are no images')
-        told |= {k: arrays[k] for k in ('labels', 'indices', 'images')}
-        found.append(told | {k: dict(told[k]) for k in ('metrics', 'errors')})
+      found.append(_read(path))
     except (*files.NPZ_DAMAGE, TypeError) as error:
       notes.append(f'{folder.name}/real/{path.name}: left out, {error}.')
   return found, notes
+
+
+def _read(path: Path) -> dict:
+  """One file; raises some error where it is damaged."""
+  with np.load(path, allow_pickle=False) as file:
+    arrays = dict(file)
+  if str(arrays.pop('digest')) != digest_of(arrays):
+    raise ValueError('its digest is of other contents')
+  told = json.loads(str(arrays['told']))
+  images = arrays['images']
+  if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
+    raise ValueError(f'{images.dtype} {images.shape} are no images')
+  told |= {k: arrays[k] for k in ('labels', 'indices', 'images')}
+  return told | {k: dict(told[k]) for k in ('metrics', 'errors')}
+
+
+def _is_whole(path: Path) -> bool:
+  """Whether the file is there and undamaged; a damaged one is made again."""
+  try:
+    _read(path)
+  except (*files.NPZ_DAMAGE, TypeError):
+    return False
+  return True

@@ -39,8 +39,6 @@ def write_report(workdir: Path, study: Study) -> None:
   table, page = to_csv(results), to_html(results, study)
   write_text(workdir / 'report.csv', table)
   write_text(workdir / 'report.html', page)
-  for note in results.notes:
-    logging.getLogger('cfg_jax').warning(note)
 
 
 def to_csv(results: Results) -> str:
@@ -94,6 +92,9 @@ def to_html(results: Results, study: Study) -> str:
     'axis': axis,
   }
   cells = [*results.cells, *results.unevaluated]
+  notes = [*results.notes, *(n for _, part in (*found, *logged) for n in part)]
+  for note in (*notes, *picture_notes):
+    logging.getLogger('cfg_jax').warning(note)
   return environment.get_template('page.html.j2').render(
     css=Markup(css),
     js=Markup(js),
@@ -109,7 +110,7 @@ def to_html(results: Results, study: Study) -> str:
     table=table,
     data=data,
     configs=_configs(results),
-    notes=[*results.notes, *(n for _, part in (*found, *logged) for n in part)],
+    notes=notes,
     picture_notes=picture_notes,
     sets=sets,
     floors=floors,
