@@ -23,7 +23,7 @@ GRIDS = (
 def get_config() -> ConfigDict:
   """The config, as data."""
   config = ConfigDict()
-  config.version = 2  # of the layout of the fields
+  config.version = 3  # of the layout of the fields
   config.seed = 0
 
   config.data = ConfigDict()

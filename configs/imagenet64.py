@@ -17,7 +17,7 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
   """The config, as data."""
   config = ConfigDict()
-  config.version = 2  # of the layout of the fields
+  config.version = 3  # of the layout of the fields
   config.seed = 0  # [ours]
 
   config.data = ConfigDict()

@@ -95,10 +95,10 @@ def command(*argv: str, **env: str) -> subprocess.Popen:
   )
 
 
-def run(*argv: str, **env: str) -> subprocess.CompletedProcess:
-  """Runs a command to its end."""
+def run(*argv: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
+  """Runs a command to its end, within so many seconds."""
   process = command(*argv, **env)
-  out, err = process.communicate(timeout=300)
+  out, err = process.communicate(timeout=timeout)
   return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
 

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cfg_jax.core import processes, sharding, versions
+from cfg_jax.core import files, processes, sharding, versions
 from cfg_jax.core.errors import UserError
 
 
-class LackingArray(ValueError):
-  """A checkpoint that never held an array asked for: imported runs hold EMA weights only."""
+class LackingArray(UserError):
+  """A checkpoint that never held an array asked for, or of another shape; it is not damaged."""
 
 
 def steps_on_disk(workdir: Path) -> list[int]:
@@ -29,7 +29,8 @@ def steps_on_disk(workdir: Path) -> list[int]:
 
 
 def check_path(workdir: Path) -> None:
-  """Raises UserError where Orbax would take the work directory's path for a pattern."""
+  """Raises UserError where no folder can be there, or Orbax would take its path for a pattern."""
+  files.check_folder(workdir)
   if special := sorted(set(str(Path(workdir).absolute())) & set('[]*?\\')):
     raise UserError(
       f'--workdir={workdir} has {" ".join(special)} in its path, with which checkpoints cannot be '
@@ -41,17 +42,18 @@ class Checkpoints:
   """The checkpoints `<workdir>/checkpoints/<step>/`, of which the newest `keep` are kept.
 
   Saves run in the background; `close` waits for them. Each holds the arrays of a pytree and a small
-  JSON record `extra`.
+  JSON record `extra`. Older ones are removed once the newest one's record could be read back: at
+  the next save, or by `close`.
   """
 
   def __init__(self, workdir: Path, keep: int | None = None):
     """Opens the folder; with keep=None it is only read, and nothing is created."""
     check_path(workdir)
     self._folder = Path(workdir).absolute() / 'checkpoints'
+    self._keep, self._unread = keep, None  # _unread: (step, record) of the save under way
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
         create=keep is not None,
         read_only=keep is None,
         cleanup_tmp_directories=keep is not None,
@@ -66,14 +68,41 @@ class Checkpoints:
   def save(self, step: int, state: Any, extra: dict) -> None:
     """Starts to save; state may be donated once this returns. Raises if the last save failed."""
     arrays = _flatten(state)
+    record = {'digests': digests(arrays), 'extra': extra}
+    self._wait_and_remove_old()
     saved = self._manager.save(
       step,
       args=ocp.args.Composite(
-        arrays=ocp.args.PyTreeSave(arrays),
-        record=ocp.args.JsonSave({'digests': digests(arrays), 'extra': extra}),
+        arrays=ocp.args.PyTreeSave(arrays), record=ocp.args.JsonSave(files.seal(record))
       ),
     )
     assert saved, f'Orbax declined to save step {step} after {self.steps()}'
+    self._unread = step, record
+
+  def _wait_and_remove_old(self):
+    """Once the last save is complete, and its record reads as it was given, the oldest go."""
+    self._manager.wait_until_finished()
+    if self._unread is None:
+      return
+    (step, record), self._unread = self._unread, None
+    try:
+      if self._record(step) != record:
+        raise ValueError('its record is not the one that was saved')
+    except Exception as e:
+      if processes.is_first():
+        print(
+          f'{self._folder / str(step)} cannot be read back: {_first_line(e)}; older ones are kept.',
+          file=sys.stderr,
+        )
+      return
+    for old in self.steps()[: -self._keep]:
+      self._manager.delete(old)
+
+  def _record(self, step):
+    """The record of a step as `save` was given it; ValueError where it is damaged."""
+    only = ocp.args.Composite(record=ocp.args.JsonRestore())
+    record = self._manager.restore(step, args=only)['record']
+    return files.unseal(record, must=False)
 
   def restore(self, abstract: Any, step: int | None = None) -> tuple[Any, dict] | None:
     """The newest intact checkpoint (or that of `step`) and its record; None if there is none.
@@ -104,14 +133,13 @@ class Checkpoints:
 
   def _restore(self, abstract, step):
     flat = _flatten(abstract)
-    record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))[
-      'record'
-    ]
+    record = self._record(step)
     saved = record['digests']
     there = {name: name if name in saved else versions.old_array_name(name) for name in flat}
     missing = sorted(set(there.values()) - saved.keys())
     if missing:
       raise LackingArray(f'{self._folder / str(step)} was saved without {missing[0]}.')
+    shapes = {there[name]: tuple(wanted.shape) for name, wanted in flat.items()}
     # Complete and on the host, in every process: so all of them see the same damage.
     arrays = self._manager.restore(
       step,
@@ -126,22 +154,48 @@ class Checkpoints:
     for name, digest in digests(arrays).items():
       if digest != saved[name]:
         raise UserError(f'the bytes of {name} are not those that were saved')
+    for name, shape in shapes.items():
+      if arrays[name].shape != shape:
+        raise LackingArray(
+          f'{self._folder / str(step)} holds {name} of {arrays[name].shape}, not {shape}: it is of '
+          'another network.'
+        )
     leaves = [sharding.place(arrays[there[name]], wanted.sharding) for name, wanted in flat.items()]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves), record['extra']
+
+  def newest_intact(self) -> int | None:
+    """The newest step whose arrays are all those that were saved; None if there is none."""
+    for step in reversed(self.steps()):
+      try:
+        names = self._record(step)['digests']
+        host = ocp.RestoreArgs(restore_type=np.ndarray)
+        arrays = ocp.args.PyTreeRestore(
+          dict.fromkeys(names, 0), restore_args=dict.fromkeys(names, host)
+        )
+        found = self._manager.restore(step, args=ocp.args.Composite(arrays=arrays))['arrays']
+        if digests(found) == names:
+          return step
+      except Exception:  # as in `restore`
+        continue
+    return None
 
   def set_aside_after(self, step: int) -> None:
     """Moves checkpoints newer than step, found damaged, to `damaged/`: Orbax replaces none."""
     if processes.is_first():
       for newer in (s for s in self.steps() if s > step):
-        target = self._folder.parent / 'damaged' / str(newer)
-        target.parent.mkdir(exist_ok=True)
-        (self._folder / str(newer)).rename(target)
+        aside = self._folder.parent / 'damaged'
+        aside.mkdir(exist_ok=True)
+        again = len(list(aside.glob(f'{newer}*')))
+        (self._folder / str(newer)).rename(aside / (f'{newer}-{again}' if again else str(newer)))
     processes.barrier('what is damaged is set aside')
     self._manager.reload()
 
   def close(self) -> None:
-    """Waits for the saves, and releases Orbax's threads."""
-    self._manager.close()
+    """Waits for the saves, removes what is too old, and releases Orbax's threads."""
+    try:
+      self._wait_and_remove_old()
+    finally:
+      self._manager.close()
 
 
 def digests(arrays: dict[str, jax.Array]) -> dict[str, str]:

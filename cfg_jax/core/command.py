@@ -7,56 +7,43 @@ A setting is changed in one way everywhere, whether the config is a file or a ru
 `--config.train.batch_size=128`, the spelling of ml_collections' flags, is the same.
 """
 
-import errno
-import logging as python_logging
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ml_collections
-from absl import app, flags, logging
+from absl import app, flags
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core import config_file, failures
 from cfg_jax.core.errors import UserError
 
 # --config.FIELD=VALUE is --set FIELD=VALUE, and --slurm.FIELD=VALUE is --slurm FIELD=VALUE.
 DOTTED = {'config': 'set', 'slurm': 'slurm'}
-# What a disk or its rights refuse: nobody's bug, and nothing that was complete is lost.
-OF_THE_SYSTEM = (
-  *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-  *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
-)
-REMEDY = 'Mend that and give the same command again: it goes on from what is complete.'
+DASHES_AND_QUOTES = '-–—−\'"‘’“”'  # that a word processor makes of those typed
 
 
 def run(main: Callable[[list[str]], None], words: bool = False) -> None:
-  """Parses the flags and calls main(argv); a UserError becomes its text and exit code 2.
+  """Parses the flags and calls main(argv), and tells of failures as `failures.told` says.
 
-  An OSError that the system's state explains (no space, no permission) becomes one line and exit
-  code 1. words: whether argv may hold words beside flags; by default they are an error.
+  words: whether argv may hold words beside flags; by default they are an error.
   """
 
   def checked(argv: list[str]) -> None:
     if len(argv) > 1 and not words:
-      raise UserError(f'{argv[1]!r} is left over: a flag starts with --, as in --{argv[1]}.')
+      meant = argv[1].strip(DASHES_AND_QUOTES)
+      raise UserError(f'{argv[1]!r} is left over: a flag starts with --, as in --{meant}.')
     main(argv)
 
   try:
     app.run(checked, flags_parser=_parse)
-  except UserError as error:
-    print(error, file=sys.stderr)
-    sys.exit(2)
-  except OSError as error:
-    if error.errno not in OF_THE_SYSTEM:
+  except (Exception, KeyboardInterrupt) as error:
+    told = failures.told(error)
+    if told is None:
       raise
-    print(f'{error.filename or "a file"}: {error.strerror}. {REMEDY}', file=sys.stderr)
-    sys.exit(1)
-
-
-def hush_libraries() -> None:
-  """Logs errors alone, but for what this package says, which is meant to be read."""
-  logging.set_verbosity(logging.ERROR)  # Orbax tells each save in forty lines, TFDS worries
-  python_logging.getLogger('cfg_jax').setLevel('INFO')
+    print(told.line, file=sys.stderr)
+    sys.exit(told.code)
 
 
 def define_set_flag() -> None:
@@ -74,7 +61,7 @@ def define_config_flags(default: str | None = None, required: bool = True) -> No
 
 def config_of_file() -> ml_collections.ConfigDict:
   """The config that --config names, changed as --set says; UserError where either is wrong."""
-  return config_lib.change(config_lib.of_file(flags.FLAGS.config), flags.FLAGS.set)
+  return config_lib.change(config_file.read(flags.FLAGS.config), flags.FLAGS.set)
 
 
 def config_of_run(changes: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -86,10 +73,14 @@ def config_of_run(changes: Sequence[str] = ()) -> ml_collections.ConfigDict:
 def _parse(argv: list[str]) -> list[str]:
   try:
     rest = flags.FLAGS(_undotted(argv))
+  except flags.UnrecognizedFlagError as error:
+    near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1)
+    hint = f'did you mean --{near[0]}?' if near else 'see --help.'
+    raise UserError(f'--{error.flagname} is no flag of this command; {hint}') from None
   except flags.Error as error:
     line = str(error.args[0]).strip().splitlines()
     raise UserError(' '.join(line)) from None
-  hush_libraries()
+  failures.hush_libraries()
   return rest
 
 

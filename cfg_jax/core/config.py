@@ -1,4 +1,4 @@
-"""Configs: read from a file or a run, changed by FIELD=VALUE, checked, recorded and compared.
+"""Configs: of a run on disk, changed by FIELD=VALUE, checked, recorded and compared.
 
 A config names its parts (`method.name`, `sample.sampler.name`, …). What a section may say is known
 to its owner alone, a function
@@ -10,19 +10,16 @@ and each stage lists the owners of the sections that it reads in its `OWNERS`.
 
 import difflib
 import importlib.metadata
-import importlib.util
 import json
-import math
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from cfg_jax.core import files
+from cfg_jax.core import fields, files
 from cfg_jax.core.errors import UserError
-from cfg_jax.core.versions import VERSION, migrate
+from cfg_jax.core.versions import SEALED, migrate
 
 # A resumed run may change these: they decide nothing that a checkpoint holds. (`sample` and
 # `evaluate` are part of what samples and evaluations are called on disk.)
@@ -41,6 +38,7 @@ MAY_CHANGE = (
 # By the section, what it becomes once it names other parts, such as another solver: a function of a
 # dict. The stage that knows the parts sets it, since core may not import that.
 FIT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+SEED = fields.Field(int, 0, 2**32 - 1, 'must be a whole number from 0 to 2^32 − 1')
 PACKAGES = ('cfg_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -55,29 +53,6 @@ Problems = Iterator[tuple[str, str]]  # (field of the section, what is wrong and
 Owner = Callable[[ml_collections.ConfigDict, Context], Problems]
 
 
-def of_file(path: str | Path) -> ml_collections.ConfigDict:
-  """What `get_config()` of a Python file returns, locked; UserError where it cannot be read."""
-  config = module(path).get_config()
-  if config.get('version') != VERSION:
-    return _locked(migrate(config.to_dict(), str(path)))
-  return config.lock()
-
-
-def module(path: str | Path) -> types.ModuleType:
-  """The Python file of a config, executed; UserError where it cannot be read."""
-  path = Path(path)
-  if not path.is_file():
-    raise UserError(f'--config={path} cannot be read; the configs are in configs/.')
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  if spec is None:
-    raise UserError(f'--config={path} is not a Python file; see configs/digits.py.')
-  loaded = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(loaded)
-  if not hasattr(loaded, 'get_config'):
-    raise UserError(f'--config={path} has no get_config(); see configs/digits.py.')
-  return loaded
-
-
 def of_run(workdir: str | Path) -> ml_collections.ConfigDict:
   """The config that a run recorded, locked; UserError where there is no run."""
   path = Path(workdir) / 'config.json'
@@ -87,16 +62,28 @@ def of_run(workdir: str | Path) -> ml_collections.ConfigDict:
 
 
 def read(path: Path) -> ml_collections.ConfigDict:
-  """The config that a JSON file of ours records, locked."""
+  """The config that a JSON file of ours records, locked; UserError where the file is damaged."""
+  return locked(migrate(read_record(path)['config'], str(path)))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+  """All that a JSON file with a config records; UserError, with the remedy, where it is damaged."""
   record = files.read_json(path)
-  if not isinstance(record, dict) or not isinstance(record.get('config'), dict):
-    raise UserError(f'{path} is damaged (no config): restore it, or use a new --workdir.')
-  return of_dict(record['config'], str(path))
+  try:
+    if not isinstance(record, dict) or not isinstance(record.get('config'), dict):
+      raise ValueError('it holds no config')
+    version = record['config'].get('version', 1)
+    return files.unseal(record, must=version not in range(1, SEALED))
+  except ValueError as error:
+    raise UserError(
+      f'{path} is damaged ({error}): restore it, or remove it and give the --config that it was '
+      'made with.'
+    ) from None
 
 
 def of_dict(resolved: dict[str, Any], where: str) -> ml_collections.ConfigDict:
   """The config, of any version, that JSON holds; where: what is named if it is none. Locked."""
-  return _locked(migrate(resolved, where))
+  return locked(migrate(resolved, where))
 
 
 def change(config: ml_collections.ConfigDict, texts: Iterable[str]) -> ml_collections.ConfigDict:
@@ -120,7 +107,8 @@ def assign(config: ml_collections.ConfigDict, field: str, value: Any) -> None:
   """Sets a dotted field of an unlocked config; where that names another part, its knobs follow."""
   section, name = _find(config, field)
   other = isinstance(value, str) and value != section[name]
-  section[name] = value
+  with section.ignore_type():  # which numbers will do is known to the section's owner
+    section[name] = value
   if other:
     _fit(config, field)
 
@@ -131,7 +119,7 @@ def _fit(config, field):
   if path in FIT:
     section = config
     for name in path.split('.'):
-      section = section[name]
+      section = section.get(name, ml_collections.ConfigDict())
     fitted = FIT[path](section.to_dict())
     for name in set(section) - set(fitted):
       del section[name]
@@ -150,9 +138,9 @@ def _find(config, field):
     last = depth == len(path) - 1
     inside = isinstance(section, ml_collections.ConfigDict) and name in section
     if not inside or isinstance(section[name], ml_collections.ConfigDict) == last:
-      fields = flat(config.to_dict())
-      near = difflib.get_close_matches(field, fields, 1)
-      by_last = [f for f in fields if f.endswith(f'.{path[-1]}')]
+      known = flat(config.to_dict())
+      near = difflib.get_close_matches(field, known, 1)
+      by_last = [f for f in known if f.endswith(f'.{path[-1]}')]
       hint = f' Did you mean {(near or by_last)[0]}?' if near or by_last else ''
       raise UserError(f'{field}: the config has no such field.{hint}')
     if last:
@@ -163,7 +151,8 @@ def _find(config, field):
 def parse(text: str, like: Any, field: str) -> Any:
   """The value that text stands for, of the type of `like`; UserError, naming field, if it is none.
 
-  Lists take the type of their first element. A field that is None so far takes a number or text.
+  Lists take the type of their first element. A field that is None so far takes a number or text,
+  and a whole number may become another: which will do is known to the section's owner.
   """
   try:
     if not isinstance(like, tuple | list):
@@ -182,42 +171,34 @@ def _value(text, like):
       return None if text.lower() == 'none' else json.loads(text)
     except ValueError:
       return text
-  kind = type(like)
+  kind = type(like) if type(like) in fields.KINDS else float
   try:
-    return {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
+    if kind is bool:
+      return {'true': True, 'false': False}[text.lower()]
+    return int(text) if kind is int and text.strip().lstrip('+-').isdecimal() else float(text)
   except (KeyError, ValueError):
-    kinds = {bool: 'true or false', int: 'a whole number', float: 'a number'}
-    raise ValueError(f'{text!r} is not {kinds[kind]}') from None
+    raise ValueError(f'{text!r} is not {fields.KINDS[kind]}') from None
 
 
 def check(config: ml_collections.ConfigDict, owners: Mapping[str, Owner], num_devices: int) -> None:
   """Raises one UserError that lists every problem of the owners' sections, one line each."""
-  context, lines = Context(config, num_devices), []
-  if 'seed' in config and not 0 <= config.seed < 2**32:
-    lines.append(f'seed={config.seed!r} must be 0 to 2^32 − 1.')
+  context, lines, stumbled = Context(config, num_devices), [], None
+  if not SEED.takes(seed := config.get('seed')):
+    lines.append(f'seed={seed!r} {SEED.remedy}.')
   for name, owner in owners.items():
-    if name not in config:
+    if not isinstance(config.get(name), ml_collections.ConfigDict):
       lines.append(f'{name}: the config lacks this section; see configs/digits.py.')
       continue
-    for field, remedy in owner(config[name], context):
-      value = get(config, f'{name}.{field}')
-      lines.append(f'{name}.{field}={value!r} {remedy}.')
+    try:
+      for field, remedy in owner(config[name], context):
+        value = flat(config.to_dict()).get(f'{name}.{field}', '(none)')
+        lines.append(f'{name}.{field}={value!r} {remedy}.')
+    except Exception as error:  # an owner may stumble over another section's mistake
+      stumbled = error
   if lines:
     raise UserError('\n'.join(lines))
-
-
-def splits(size: int, num_devices: int) -> Iterator[str]:
-  """The remedy where a batch of `size` images cannot be split over the devices."""
-  if size >= 1 and size % num_devices:
-    nearest = max(num_devices, round(size / num_devices) * num_devices)
-    yield f'must be a multiple of {num_devices} devices; try {nearest}'
-
-
-def at_least(section: Mapping, **least: float) -> Problems:
-  """The problems of fields that must be finite numbers of at least so much."""
-  for field, low in least.items():
-    if not low <= section[field] < math.inf:
-      yield field, f'must be at least {low}'
+  if stumbled:
+    raise stumbled
 
 
 def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -234,7 +215,7 @@ def record(config: ml_collections.ConfigDict, workdir: Path) -> None:
   processes.check_equal(json.dumps(resolved), '--config')
   versions = {name: importlib.metadata.version(name) for name in PACKAGES}
   if processes.is_first():
-    files.write_json(path, {'config': resolved, 'versions': versions})
+    files.write_json(path, files.seal({'config': resolved, 'versions': versions}))
   processes.barrier('config.json is written')
   seen = path.read_text() if path.exists() else ''
   processes.check_equal(seen, f'{path}, which must be on a file system that all share,')
@@ -271,7 +252,8 @@ def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return items
 
 
-def _locked(resolved: dict) -> ml_collections.ConfigDict:
+def locked(resolved: dict) -> ml_collections.ConfigDict:
+  """A config of plain dicts, lists being tuples."""
   return ml_collections.ConfigDict(_tuples(resolved), convert_dict=True).lock()
 
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cfg_jax.core import files
+
 
 @contextlib.contextmanager
 def claim(path: Path, shared: bool = False, seconds: float = 2.0) -> Iterator[bool]:
@@ -16,7 +18,7 @@ def claim(path: Path, shared: bool = False, seconds: float = 2.0) -> Iterator[bo
   The file says which process holds it. shared: with others that share it. seconds: how long to try,
   since `held` takes the lock for a moment to look.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
+  files.make_folder(path.parent)
   with path.open('a+') as file:
     deadline = time.monotonic() + seconds
     while not (claimed := _lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)):
@@ -41,7 +43,7 @@ def held(path: Path) -> bool:
 def holder(path: Path) -> int | None:
   """The id of the process that holds the lock at path, if it is on this machine."""
   pid, _, host = path.read_text().partition(' ') if held(path) else ('', '', '')
-  return int(pid) if host == socket.gethostname() else None
+  return int(pid) if pid.isdecimal() and host == socket.gethostname() else None
 
 
 def _lock(file, kind):

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -64,3 +65,13 @@ def png(picture: np.ndarray, optimize: bool = False) -> bytes:
   image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
   image.save(buffer, 'png', optimize=optimize)
   return buffer.getvalue()
+
+
+def is_whole(path: Path) -> bool:
+  """Whether there is a picture at path, whose checksums are right."""
+  try:
+    with Image.open(path) as image:
+      image.load()
+      return True
+  except (OSError, SyntaxError, ValueError, EOFError):
+    return False

@@ -1,5 +1,6 @@
 """How a process is set up before JAX's first use: its cache, devices, XLA's flags and memory."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -30,8 +31,12 @@ def setup_jax(*batch_sizes: int, channels: int = 0) -> None:
   JAX_NUM_CPU_DEVICES, JAX_COMPILATION_CACHE_DIR and what is in XLA_FLAGS, where set, stand.
   """
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'cfg_jax' / 'xla'
-    jax.config.update('jax_compilation_cache_dir', str(cache))
+    cache = Path(os.path.expanduser(os.environ.get('XDG_CACHE_HOME') or '~/.cache')) / 'cfg_jax/xla'
+    with contextlib.suppress(OSError):  # no home, or none that can be written: then without
+      if cache.is_absolute():
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK):
+          jax.config.update('jax_compilation_cache_dir', str(cache))
   wide = channels >= WIDE
   if wide:
     os.environ['XLA_FLAGS'] = ' '.join(

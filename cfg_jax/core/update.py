@@ -9,7 +9,26 @@ import ml_collections
 import optax
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
+from cfg_jax.core import fields, sharding
+from cfg_jax.core.fields import BELOW_1, TINY, Field
+
+MOST = 10**9  # of steps: a step is an int32
+FIELDS = {
+  'batch_size': Field(int, 1, 2**24),
+  'microbatches': Field(int, 1, 2**24),
+  'shard_optimizer': Field(bool),
+  'num_steps': Field(int, 1, MOST),
+  'learning_rate': Field(float, TINY, 1e3, 'must be positive, at most 1000'),
+  'warmup_steps': Field(int, 0, MOST),
+  'adam_b1': Field(float, 0, BELOW_1, 'must be in [0, 1)'),
+  'adam_b2': Field(float, 0, BELOW_1, 'must be in [0, 1)'),
+  'grad_clip': Field(float, TINY, says='must be positive; inf does not clip'),
+  'ema_decay': Field(float, 0, BELOW_1, 'must be in [0, 1)'),
+  'log_every': Field(int, 1, MOST),
+  'sample_every': Field(int, 0, MOST),
+  'checkpoint_every': Field(int, 1, MOST),
+  'keep_checkpoints': Field(int, 1, MOST),
+}
 
 
 class Descended(NamedTuple):
@@ -86,19 +105,13 @@ def in_microbatches(gradient: Callable, n: int) -> Callable:
 
 def problems(train: ml_collections.ConfigDict, context: config_lib.Context) -> config_lib.Problems:
   """What is wrong with the config's section `train`: (field, remedy)."""
-  least = dict.fromkeys(('num_steps', 'batch_size', 'microbatches', 'log_every'), 1)
-  least |= {'checkpoint_every': 1, 'keep_checkpoints': 1, 'sample_every': 0, 'warmup_steps': 0}
-  yield from config_lib.at_least(train, **least)
-  if not 0 < train.learning_rate < float('inf'):
-    yield 'learning_rate', 'must be positive'
-  if not train.grad_clip > 0:
-    yield 'grad_clip', 'must be positive; inf does not clip'
-  for field in ('adam_b1', 'adam_b2', 'ema_decay'):
-    if not 0 <= train[field] < 1:
-      yield field, 'must be in [0, 1)'
-  for remedy in config_lib.splits(train.batch_size, context.num_devices):
+  wrong = dict(fields.problems(train, FIELDS))
+  yield from wrong.items()
+  if wrong.keys() & {'batch_size', 'microbatches'}:
+    return
+  for remedy in fields.splits(train.batch_size, context.num_devices):
     yield 'batch_size', remedy
   each, rest = divmod(train.batch_size, context.num_devices)
-  if not rest and train.microbatches >= 1 and each % train.microbatches:
+  if not rest and each % train.microbatches:
     fits = [n for n in range(1, train.microbatches + 1) if each % n == 0]
     yield 'microbatches', f'must divide the {each} images of a device; try {fits[-1]}'

@@ -6,7 +6,8 @@ from typing import Any
 
 from cfg_jax.core.errors import UserError
 
-VERSION = 2
+VERSION = 3
+SEALED = 3  # the first version whose records carry a digest, see `files.seal`; otherwise 3 is 2
 MOVED = {  # fields of version 1, and what they are called since
   'train.p_uncond': 'method.p_uncond',
   'sample.w': 'sample.guidance.w',
@@ -22,14 +23,16 @@ def migrate(config: dict[str, Any], where: str) -> dict[str, Any]:
   where: the file it is from. Raises UserError where it is newer than this code, or no config.
   """
   version = config.get('version', 1)
-  if version not in (1, VERSION):
+  if version not in range(1, VERSION + 1):
     raise UserError(f'{where} has version={version!r}; this cfg_jax reads 1 to {VERSION}.')
-  if version == VERSION:
-    return config
+  if version > 1:
+    return config | {'version': VERSION}
   try:
     return _from_1(copy.deepcopy(config))
   except KeyError as error:
     raise UserError(f'{where} lacks the field {error}; see configs/digits.py.') from None
+  except (TypeError, ValueError, AttributeError) as error:
+    raise UserError(f'{where} is no config ({error}); see configs/digits.py.') from None
 
 
 def _from_1(config):

@@ -1,12 +1,16 @@
 """The 1 797 handwritten digits of scikit-learn's wheel: 8×8, 17 grey levels (UCI's test set)."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+from cfg_jax.core import locks
+from cfg_jax.data import prepared
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -45,13 +49,24 @@ class CfgDigits(tfds.core.GeneratorBasedBuilder):
 
 def open_source(data_dir: Path, split: str) -> Sequence[dict]:
   """The prepared digits as a random-access source; built on first use (a second)."""
-  builder = CfgDigits(data_dir=data_dir, file_format='array_record')
   tfds.disable_progress_bar()  # its bars reach into logs, where they are noise
-  if not builder.is_prepared():
-    print(f'Preparing the digits in {builder.data_path}', flush=True)
-    with (
-      open(os.devnull, 'w') as null,
-      contextlib.redirect_stdout(null),
-    ):  # TFDS speaks of downloads
-      builder.download_and_prepare()
-  return builder.as_data_source(split=split)
+  folder = Path(data_dir) / CfgDigits.name / str(CfgDigits.VERSION)
+  if not (folder / 'dataset_info.json').exists():
+    with locks.claim(Path(data_dir) / f'{CfgDigits.name}.lock', seconds=math.inf):
+      _build(data_dir, folder)
+  prepared.check_seal(folder)
+  return prepared.open_source(CfgDigits.name, data_dir, split)
+
+
+def _build(data_dir, folder):
+  """Unless another process has done it meanwhile."""
+  builder = CfgDigits(data_dir=data_dir, file_format='array_record')
+  if builder.is_prepared():
+    return
+  print(f'Preparing the digits in {folder}', flush=True)
+  with (
+    open(os.devnull, 'w') as null,
+    contextlib.redirect_stdout(null),
+  ):  # TFDS speaks of downloads
+    builder.download_and_prepare()
+  prepared.seal(folder)

@@ -7,14 +7,17 @@ the data directory. Neither preparing nor reading needs TensorFlow.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import ml_collections
 
+from cfg_jax.core import fields, files
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.fields import Field
 from cfg_jax.data import prepared
 from cfg_jax.data.prepared import fingerprint
 
@@ -64,7 +67,7 @@ def get(name: str, data_dir: Path) -> Dataset:
   """
   if name in DATASETS:
     return DATASETS[name]
-  if not (Path(data_dir) / name).is_dir():
+  if not (re.fullmatch('[a-z][a-z0-9_]*', name) and (Path(data_dir) / name).is_dir()):
     raise UserError(
       f'data.name={name!r} is none of {", ".join(DATASETS)}, and nothing of that name is prepared '
       f'in {data_dir}: see python -m cfg_jax.data.prepare --help'
@@ -76,7 +79,7 @@ def get(name: str, data_dir: Path) -> Dataset:
 
 def of(data: ml_collections.ConfigDict) -> Dataset:
   """The data set of a config's section `data`; UserError where there is none of that name."""
-  return get(data.name, Path(data.dir).expanduser())
+  return get(data.name, files.expand(data.dir))
 
 
 def find(data: ml_collections.ConfigDict) -> Dataset | None:
@@ -89,13 +92,21 @@ def find(data: ml_collections.ConfigDict) -> Dataset | None:
 
 def open_source(data: ml_collections.ConfigDict, split: str = 'train') -> Sequence[dict]:
   """The images of a config's section `data`; UserError where they are not prepared."""
-  return of(data).open(Path(data.dir).expanduser(), split)
+  return of(data).open(files.expand(data.dir), split)
+
+
+FIELDS = {'name': Field(str), 'dir': Field(str), 'flip': Field(bool)}
 
 
 def problems(data: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `data`: (field, remedy)."""
   del context
+  wrong = list(fields.problems(data, FIELDS))
+  yield from wrong
+  if wrong:
+    return
   try:
     of(data)
   except UserError as error:
-    yield 'name', str(error).partition(f'={data.name!r} ')[2].rstrip('.')
+    text = str(error).rstrip('.')
+    yield 'name', text.partition(f'={data.name!r} ')[2] or f'cannot be used: {text}'

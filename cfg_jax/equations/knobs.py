@@ -36,13 +36,14 @@ def problems(knobs: Mapping[str, Any], *functions: Callable) -> Iterator[tuple[s
       if name not in knobs:
         if name not in given:
           yield name, f'is a knob that {function.__name__} needs'
-      elif name in given and not _is_like(knobs[name], given[name]):
+      elif name in given and not is_like(knobs[name], given[name]):
         yield name, f'must be of the type of {given[name]!r}'
 
 
-def _is_like(value, default):
+def is_like(value: Any, default: Any) -> bool:
+  """Whether a value is of a default's type: a whole number is a float too, a list a tuple."""
   if isinstance(default, float):
     return isinstance(value, int | float) and not isinstance(value, bool)
   if isinstance(default, tuple):
-    return isinstance(value, tuple | list) and all(_is_like(item, 0.0) for item in value)
+    return isinstance(value, tuple | list) and all(is_like(item, 0.0) for item in value)
   return type(value) is type(default)

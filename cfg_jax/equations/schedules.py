@@ -233,9 +233,13 @@ _PROBLEMS: dict[str, Callable] = {
 
 def problems(section: Mapping[str, float], _: object = None) -> Iterator[tuple[str, str]]:
   """What is wrong with the config's section `diffusion`, the ends of λ: (field, remedy)."""
-  low, high = section['lambda_min'], section['lambda_max']
+  wrong = [field for field in section if field not in ('lambda_min', 'lambda_max')]
+  for field in wrong:
+    yield field, 'is no field of this section, which has lambda_min, lambda_max'
   for field in ('lambda_min', 'lambda_max'):
-    if not math.isfinite(section[field]):
-      yield field, 'must be a finite number; the paper has -20 and 20'
-  if low >= high:
+    value = section.get(field)
+    if not (knobs_lib.is_like(value, 0.0) and abs(value) <= 80):  # float32 holds e^λ
+      yield field, 'must be a number from -80 to 80; the paper has -20 and 20'
+      wrong.append(field)
+  if not wrong and section['lambda_min'] >= (high := section['lambda_max']):
     yield 'lambda_min', f'must be less than diffusion.lambda_max={high}; the paper has -20 and 20'

@@ -25,11 +25,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import ml_collections
 from absl import flags
 
 from cfg_jax.core import command, runtime
 from cfg_jax.core import config as config_lib
-from cfg_jax.core.checkpoint import steps_on_disk
+from cfg_jax.core.checkpoint import Checkpoints, steps_on_disk
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate import extractors, make_reference, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
@@ -38,6 +39,7 @@ from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.__main__ import config_of_flags, define_sample_flags
+from cfg_jax.generate.store import sample_sets
 
 
 def run(given: flags.FlagValues) -> None:
@@ -46,12 +48,9 @@ def run(given: flags.FlagValues) -> None:
     raise UserError('run needs --workdir: the run, as cfg_jax.train left it.')
   ways = ['sample.quantisation=truncate', 'evaluate.as_adm=true'] if given.as_adm else []
   config, workdir = config_of_flags(*ways), Path(given.workdir)
-  runtime.setup_jax(config.sample.batch_size)
   config_lib.check(config, OWNERS, 1)
-  steps = steps_on_disk(workdir)
-  if not steps:
-    raise UserError(f'{workdir} has no checkpoint: train first.')
-  step = steps[-1] if given.step is None else given.step
+  runtime.setup_jax(config.sample.batch_size)
+  step = _newest(config.sample, workdir) if given.step is None else given.step
   try:
     extractor = _extractor(given, config.evaluate.extractor)
   except NotAtHand as error:
@@ -64,6 +63,26 @@ def run(given: flags.FlagValues) -> None:
     )
     return
   evaluate(config, workdir, step, extractor=extractor, reference_path=given.reference)
+
+
+def _newest(sample: ml_collections.ConfigDict, workdir: Path) -> int:
+  """The newest intact checkpoint, which is the one that `generate` draws from.
+
+  A checkpoint with samples was intact; only one without is read.
+  """
+  steps = steps_on_disk(workdir)
+  if not steps:
+    raise UserError(f'{workdir} has no checkpoint: train first.')
+  if any(sample_set.present(workdir) for sample_set in sample_sets(sample, steps[-1])):
+    return steps[-1]
+  checkpoints = Checkpoints(workdir)
+  step = checkpoints.newest_intact()
+  checkpoints.close()
+  if step is None:
+    raise UserError(f'{workdir / "checkpoints"} has no intact checkpoint: see cfg_jax.train.')
+  if step < steps[-1]:
+    print(f'{workdir / "checkpoints" / str(steps[-1])} is damaged; step {step} is evaluated.')
+  return step
 
 
 def samples(given: flags.FlagValues, path: str) -> None:
@@ -161,6 +180,9 @@ def define_flags() -> None:
 
 def _extractor(given: flags.FlagValues, default: str = 'inception') -> Extractor:
   name = given.extractor or default
+  for flag in ('resize', 'unknown_weights'):
+    if name != 'inception' and given[flag].present:
+      raise UserError(f"--{flag} is Inception's, and this is the {name} extractor: leave it out.")
   options = {'resize': given.resize, 'unknown_weights': given.unknown_weights}
   return extractors.make(name, **options if name == 'inception' else {})
 

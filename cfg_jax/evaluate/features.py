@@ -191,7 +191,7 @@ def _load(path: Path, made_with: dict) -> Features:
     fingerprint, settings_then = str(arrays['fingerprint']), json.loads(str(arrays['settings']))
     first = arrays['spatial_kept'] if spatial else None
     found = Features(moments[0], spatial, arrays['logits'], arrays['kept'], fingerprint, first)
-  except files.NPZ_DAMAGE as error:
+  except (*files.NPZ_DAMAGE, TypeError) as error:
     raise UserError(f'{path} is damaged ({error}); remove it to start over.') from None
   if settings_then != made_with:
     raise UserError(f'{path} is of {settings_then}, not {made_with}; remove it to start over.')

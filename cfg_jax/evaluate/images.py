@@ -5,6 +5,7 @@ Never more than one batch of an .npz, one file of a folder or one shard is in me
 
 import dataclasses
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,7 +114,7 @@ def _check(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
 def _npz(path: Path) -> Images:
   """One array of an .npz, read as a stream: ADM's sample files hold up to 10 GB."""
   name, shape = _npz_header(path)
-  image_size = int(np.prod(shape[1:]))
+  image_size = math.prod(shape[1:])
 
   def pieces() -> Iterator[np.ndarray]:
     rows = max(1, PIECE_BYTES // image_size)
@@ -138,6 +139,9 @@ def _npz_header(path: Path) -> tuple[str, tuple[int, ...]]:
       name = next((n for n in ('arr_0', 'images') if n in names), names[0])
       with archive.open(f'{name}.npy') as file:
         shape, fortran, dtype = _array_header(file)
+      promised = 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
+      if promised > archive.getinfo(f'{name}.npy').file_size:
+        raise ValueError(f'{name} promises {shape} and holds less')
   except NPZ_DAMAGE as error:
     raise UserError(f'{path} is damaged or no .npz file: {error}') from None
   if name not in ('arr_0', 'images'):
@@ -207,6 +211,8 @@ def _picture(file: Path) -> np.ndarray:
       if image.mode not in ('RGB', 'L'):
         raise UserError(f'{file} has mode {image.mode}; save it as 8-bit RGB or grey.')
       array = np.asarray(image)
-  except (OSError, SyntaxError) as error:  # Pillow raises both on damaged files
+  except UserError:
+    raise
+  except Exception as error:  # Pillow raises half a dozen types on damaged files, or huge ones
     raise UserError(f'{file} cannot be read: {error}') from None
   return array[..., None] if array.ndim == 2 else array

@@ -1,11 +1,13 @@
 """References of our own: of a data set, made on first use, or of any images."""
 
 import dataclasses
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
 from cfg_jax.evaluate import features, references
@@ -40,7 +42,7 @@ def make(
   if what not in registry.DATASETS and Path(what).exists():
     images, dataset = open_images(what), {'dataset': str(what)}
   else:
-    images, dataset = dataset_images(str(what), Path(data_dir).expanduser(), split)
+    images, dataset = dataset_images(str(what), files.expand(data_dir), split)
   found = _features(images, extractor, out.with_name(f'{out.name}.unfinished'))
   settings = features.settings(extractor) | dataset | {'pixels_sha256': found.fingerprint}
   if quantisation:
@@ -63,6 +65,8 @@ def of_dataset(name: str, data_dir: Path, split: str, extractor: Extractor) -> R
     if not path.exists():
       make(name, path, extractor, data_dir=data_dir, split=split)
   except OSError as error:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+      raise
     raise UserError(
       f'{path} cannot be made ({error}): use cfg_jax.evaluate reference {name} --out=FILE.npz, '
       'and give that file as --reference.'

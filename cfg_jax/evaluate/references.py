@@ -6,15 +6,18 @@
 """
 
 import dataclasses
+import hashlib
 import json
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.versions import VERSION
 from cfg_jax.evaluate import metrics
 from cfg_jax.evaluate.extractors import weights
 from cfg_jax.evaluate.features import Features, check_enough
@@ -80,8 +83,10 @@ def read(path: str | Path) -> Reference:
     raise UserError(f'reference {path} does not exist.')
   try:
     arrays = _read_pkl(path) if path.suffix == '.pkl' else _read_npz(path)
+    _check_digest(arrays)
     arrays = {k: _checked(k, v) if k in _FLOATS else v for k, v in arrays.items()}
     settings = dict(json.loads(str(arrays.get('settings', '{}'))))
+    settings.pop('version', None)
     spatial = (arrays['mu_s'], arrays['sigma_s']) if 'mu_s' in arrays else None
     n = int(arrays['n']) if 'n' in arrays else None
     for mean, cov in ((arrays['mu'], arrays['sigma']), *([spatial] if spatial else [])):
@@ -92,7 +97,9 @@ def read(path: str | Path) -> Reference:
       raise UserError(f'mu is {arrays["mu"].shape} and features {rows.shape}')
   except Exception as error:  # a damaged pickle can raise anything
     what = f'no {error}' if isinstance(error, KeyError) else str(error) or type(error).__name__
-    raise UserError(f'reference {path} cannot be used: {what}') from None
+    raise UserError(
+      f'reference {path} cannot be used: {what}; fetch it again, or remove it and it is made again.'
+    ) from None
   return Reference(
     path,
     weights.sha256(path),
@@ -118,8 +125,19 @@ def write(path: str | Path, found: Features, settings: dict) -> None:
   arrays = {'mu': found.moments.mean, 'sigma': found.moments.cov, 'n': found.moments.n}
   if found.spatial is not None:
     arrays |= {'mu_s': found.spatial.mean, 'sigma_s': found.spatial.cov}
+  settings = {'version': VERSION} | settings
+  arrays |= {'features': found.kept, 'settings': np.array(json.dumps(settings))}
   with files.atomic(path) as file:
-    np.savez(file, features=found.kept, settings=json.dumps(settings), **arrays)
+    np.savez(file, digest=_digest(arrays), **arrays)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+  """The sha256 of all that a file of ours holds."""
+  found = hashlib.sha256()
+  for name, array in sorted(arrays.items()):
+    array = np.ascontiguousarray(array)
+    found.update(f'{name} {array.dtype.str} {array.shape}'.encode() + array.tobytes())
+  return found.hexdigest()
 
 
 def check(reference: Reference, settings: dict, dim: int) -> None:
@@ -142,6 +160,19 @@ def check(reference: Reference, settings: dict, dim: int) -> None:
   if reference.features is not None:
     n = len(reference.features)
     check_enough(n, f'the reference {reference.path} has features of {n} images')
+
+
+def _check_digest(arrays: dict) -> None:
+  """Takes the digest out of what a file held; ValueError unless it is of the rest.
+
+  Files of other programs have no digest, nor `settings`; ours of before version 3 no version in it.
+  """
+  digest = arrays.pop('digest', None)
+  if digest is None:
+    if 'version' in str(arrays.get('settings', '')):
+      raise ValueError('its digest is missing')
+  elif str(digest) != _digest(arrays):
+    raise ValueError('its digest is of other contents')
 
 
 def _checked(name: str, array: np.ndarray) -> np.ndarray:

@@ -1,13 +1,16 @@
 """samples → evals.jsonl: a line for every sample set of a run, each number with its provenance."""
 
+import contextlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import files
+from cfg_jax.core import evals, files, locks
 from cfg_jax.core.progress import Progress
 from cfg_jax.core.versions import VERSION
 from cfg_jax.evaluate import extractors, features, make_reference, real, scoring
@@ -35,9 +38,15 @@ def evaluate(
   workdir, n = Path(workdir), config.sample.num_samples
   features.check_enough(n, f'num_samples={n}')
   config_lib.check_unchanged(config, workdir / 'config.json')  # a line tells of the run's own
+  with _alone(workdir):
+    _add_lines(config, workdir, step, extractor, reference_path)
+
+
+def _add_lines(config, workdir, step, extractor, reference_path):
+  n = config.sample.num_samples
   upgrade(workdir)
   path = workdir / 'evals.jsonl'
-  lines = files.read_jsonl(path)
+  lines = evals.read(path)
   extractor = extractor or extractors.make(config.evaluate.extractor)
   as_adm = config.evaluate.get('as_adm', False)
   settings = features.settings(extractor)
@@ -46,7 +55,7 @@ def evaluate(
     compared = settings if as_adm else settings | quantisation
     reference = make_reference.read_or_make(reference_path, extractor, compared)
   else:
-    data_dir = Path(config.data.dir).expanduser()
+    data_dir = files.expand(config.data.dir)
     reference = make_reference.of_dataset(config.data.name, data_dir, 'train', extractor)
   conditions = scoring.conditions(settings | quantisation, reference, as_adm)
   found_out = ('distance', 'metrics', 'errors', 'deviations')
@@ -71,12 +80,22 @@ def evaluate(
       seed=config.sample.seed,
     )
     lines.append(line)
-    files.write_text(path, files.json_lines(lines))
+    evals.write(path, lines)
     shown = ', '.join(f'{k} {v:.4g}' for k, v in line['metrics'].items() if k not in SPREADS)
     print(f'evaluate {workdir.name}: w={sample_set.w:g}: {shown}', flush=True)
   if todo:
     progress.done()
   real.write(config, workdir, n, extractor, reference, as_adm)
+
+
+@contextlib.contextmanager
+def _alone(workdir: Path) -> Iterator[None]:
+  """Waits until no other process evaluates the run: each writes evals.jsonl as a whole."""
+  lock = workdir / 'evaluate.lock'
+  if locks.held(lock):
+    print(f'evaluate {workdir.name}: waits for another process that evaluates it', flush=True)
+  with locks.claim(lock, seconds=math.inf):
+    yield
 
 
 def _as_read(line: dict) -> dict:

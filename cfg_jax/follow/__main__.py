@@ -59,6 +59,7 @@ def main(argv: list[str]) -> None:
       f'--step={flags.FLAGS.step}: each new checkpoint is taken; see cfg_jax.evaluate.'
     )
   config = config_of_flags()
+  config_lib.check(config, OWNERS, 1)
   runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   follow(config, Path(flags.FLAGS.workdir), flags.FLAGS.reference)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import files, pictures, processes, sharding
+from cfg_jax.core import files, memory, pictures, processes, sharding
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
@@ -42,6 +42,7 @@ def generate(
   """
   config_lib.check(config, OWNERS, jax.device_count())
   drawing.check_guidance(config, config.sample.guidance.w)
+  config_lib.check_unchanged(config, Path(workdir) / 'config.json')
   if processes.is_first():
     upgrade(workdir)
   mesh = sharding.data_mesh(jax.local_devices())
@@ -55,7 +56,7 @@ def generate(
     total = len(wanted) * len(sets) - len(missing) + len(share)
     _draw(config, workdir, share, params, mesh, total)
   processes.barrier('all is drawn')
-  complete = indices is None and (missing or not grid_path(sets, workdir).exists())
+  complete = indices is None and (missing or not pictures.is_whole(grid_path(sets, workdir)))
   if complete and processes.is_first():
     names = class_names(config.data.name, Path(config.data.dir).expanduser())
     write_grid(sets, workdir, n, registry.of(config.data).num_classes, names)
@@ -139,7 +140,15 @@ def load_params(
   """(step, parameters) of the newest intact checkpoint, or of `step`; EMA as config says."""
   method = methods.make(config, mesh)
   params = jax.eval_shape(functools.partial(method.init, config.seed)).params
-  name = 'ema' if config.sample.ema else 'params'
+  sample = config.sample
+  memory.check(
+    params,
+    sample.batch_size // jax.process_count(),
+    registry.of(config.data).image_shape,
+    config.model.channels,
+    f'sample.batch_size={sample.batch_size}',
+  )
+  name = 'ema' if sample.ema else 'params'
   wanted = {'step': jax.ShapeDtypeStruct((), jnp.int32), name: params}
   checkpoints = Checkpoints(workdir)
   restored = checkpoints.restore(sharding.abstract(wanted, sharding.replicated(mesh)), step)

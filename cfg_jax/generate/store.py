@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,12 +121,20 @@ def pick(folder: Path, indices: np.ndarray) -> np.ndarray:
 
 def _load(file: Path, *names: str) -> tuple[np.ndarray, ...]:
   """Arrays of a file that `SampleSet.write` wrote: int (n,), int32 (n,), uint8 (n, H, W, C)."""
+  first, stop = map(int, file.stem.split('-'))
   try:
     with np.load(file, allow_pickle=False) as arrays:
-      return tuple(arrays[name] for name in names)
-  except files.NPZ_DAMAGE as error:
+      found = {name: arrays[name] for name in names}
+    if any(
+      len(x) != stop - first for x in found.values()
+    ):  # the archive's own checksums see the rest
+      raise ValueError('it holds another number of images')
+    if 'indices' in found and (found['indices'] != range(first, stop)).any():
+      raise ValueError('it holds other images')
+  except (*files.NPZ_DAMAGE, TypeError) as error:
     raise UserError(f'{file} is damaged ({error}): remove it and generate it again.') from None
+  return tuple(found.values())
 
 
 def _files(folder: Path) -> list[Path]:
-  return sorted(folder.glob('*-*.npz'))
+  return sorted(f for f in folder.glob('*-*.npz') if re.fullmatch(r'\d{8}-\d{8}\.npz', f.name))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import files
+from cfg_jax.core import evals, files
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.versions import VERSION
 from cfg_jax.generate import identity
@@ -20,7 +20,7 @@ def upgrade(workdir: Path) -> None:
   a field.
   """
   path = Path(workdir) / 'evals.jsonl'
-  lines = files.read_jsonl(path)
+  lines = evals.read(path)
   for folder in Path(workdir).glob('samples/*/*,labels=*,seed=*/w=*'):
     settings = _settings_of_folder(folder)
     new = Path(workdir) / identity.path(settings)
@@ -40,7 +40,7 @@ def upgrade(workdir: Path) -> None:
       lines = [line if 'version' in line else _line(line, seed) for line in lines]
     except KeyError as error:
       raise UserError(f'{path}: a line lacks {error}; move the file away.') from None
-    files.write_text(path, files.json_lines(lines))
+    evals.write(path, lines)
 
 
 def _settings_of_folder(folder: Path) -> dict[str, Any]:

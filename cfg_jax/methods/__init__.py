@@ -21,7 +21,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
 
 def problems(method: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `method`: (field, remedy)."""
-  if method.name not in METHODS:
+  if method.get('name') not in METHODS:
     yield 'name', f'is none of {", ".join(METHODS)}'
     return
   yield from METHODS[method.name].problems(method, context)

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
+from cfg_jax.core.fields import Field
 from cfg_jax.core.state import Mean, TrainState
 from cfg_jax.core.update import descent, make_optimizer
 from cfg_jax.equations import guidance, objectives, samplers
@@ -92,8 +94,13 @@ def by_quarter(
   return {f'loss_quarter_{k + 1}': Mean(sums[k], counts[k]) for k in range(4)}
 
 
+FIELDS = {
+  'name': Field(str),
+  'p_uncond': Field(float, 0, 1, 'is a probability: use 0 to 1; the paper has 0.1, 0.2, 0.5'),
+}
+
+
 def problems(method: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `method`: (field, remedy)."""
   del context
-  if not 0 <= method.p_uncond <= 1:
-    yield 'p_uncond', 'is a probability: use 0 to 1; the paper has 0.1, 0.2, 0.5'
+  yield from fields.problems(method, FIELDS)

@@ -9,8 +9,9 @@ import ml_collections
 import numpy as np
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import sharding
+from cfg_jax.core import fields, sharding
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.fields import Field
 from cfg_jax.data import kinds, registry
 from cfg_jax.equations import conditioning, samplers
 from cfg_jax.equations.guidance import pairs, rules
@@ -20,6 +21,15 @@ from cfg_jax.methods.method import Request
 config_lib.FIT['sample.sampler'] = samplers.fitted  # --set sample.sampler.name=ddim
 # A field that configs may leave out: how x becomes uint8. ADM truncates.
 config_lib.FIT['sample'] = lambda sample: {'quantisation': 'round'} | sample
+
+FIELDS = {
+  'num_samples': Field(int, 1, 10**7),  # their indices are in memory, and in names of eight digits
+  'batch_size': Field(int, 1, 2**24),
+  'labels': Field(str),
+  'ema': Field(bool),
+  'seed': config_lib.SEED,
+  'quantisation': Field(str, may_lack=True),
+}
 
 
 def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
@@ -70,19 +80,28 @@ def check_guidance(config: ml_collections.ConfigDict, w: Sequence[float]) -> Non
 
 def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> config_lib.Problems:
   """What is wrong with the config's section `sample`: (field, remedy)."""
-  yield from config_lib.at_least(sample, num_samples=1, batch_size=1)
-  for remedy in config_lib.splits(sample.batch_size, context.num_devices):
-    yield 'batch_size', remedy
-  if not 0 <= sample.seed < 2**32:
-    yield 'seed', 'must be 0 to 2^32 − 1'
+  own = {name: sample[name] for name in sample if name not in ('sampler', 'guidance')}
+  wrong = list(fields.problems(own, FIELDS))
+  yield from wrong
+  for field in ('sampler', 'guidance'):
+    if not isinstance(sample.get(field), ml_collections.ConfigDict):
+      yield field, 'must be a section; see configs/digits.py'
+      return
+  if 'batch_size' not in dict(wrong):
+    for remedy in fields.splits(sample.batch_size, context.num_devices):
+      yield 'batch_size', remedy
   if sample.get('quantisation', 'round') not in ('round', 'truncate'):
     yield 'quantisation', "must be 'round' or 'truncate'"
   for field, remedy in samplers.problems(sample.sampler, context.config.get('diffusion')):
     yield f'sampler.{field}', remedy
-  if sample.guidance.pair not in pairs.PAIRS:
+  if sample.guidance.get('pair') not in pairs.PAIRS:
     yield 'guidance.pair', f'is none of {", ".join(pairs.PAIRS)}'
   for field, remedy in rules.problems(sample.guidance):
     yield f'guidance.{field}', remedy
   dataset = registry.find(context.config.data)
-  if dataset is not None and (remedy := kinds.problem(sample.labels, dataset.num_classes)):
+  if (
+    dataset is not None
+    and 'labels' not in dict(wrong)
+    and (remedy := kinds.problem(sample.labels, dataset.num_classes))
+  ):
     yield 'labels', remedy

@@ -28,7 +28,9 @@ import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
+from cfg_jax.core import fields
 from cfg_jax.core.config import Context, Problems
+from cfg_jax.core.fields import BELOW_1, Field
 from cfg_jax.data import registry
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.nets.blocks import Attention, GroupNorm, ResBlock, Stage, convolution, split_keys
@@ -167,8 +169,27 @@ def of(config: ml_collections.ConfigDict) -> UNetConfig:
   )
 
 
+FIELDS = {
+  'channels': Field(int, 2, 2**16),
+  'channel_mults': Field(int, 1, 64, 'must have one multiplier a level, 1 to 64', many=True),
+  'num_blocks': Field(int, 1, 64),
+  'attention_resolutions': Field(int, 1, 2**16, many=True),
+  'head_channels': Field(int, 1, 2**16, optional=True),
+  'num_heads': Field(int, 1, 2**16, optional=True),
+  'dropout': Field(float, 0, BELOW_1, 'must be in [0, 1)'),
+  'norm_groups': Field(int, 1, 2**16),
+  'dtype': Field(str),
+  'remat': Field(bool),
+  'lambda_embedding': Field(str, may_lack=True),
+}
+
+
 def problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `model`: (field, remedy)."""
+  wrong = list(fields.problems(model, FIELDS))
+  yield from wrong
+  if wrong:
+    return
   dataset = registry.find(context.config.data)
   if dataset is not None:  # where it is, that is told by its owner
     size = dataset.image_shape[0]
@@ -184,10 +205,6 @@ def problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
   widths = [model.channels * mult for mult in model.channel_mults]
   if not widths:
     yield 'channel_mults', 'must have one multiplier a level'
-  if model.num_blocks < 1:
-    yield 'num_blocks', 'must be at least 1'
-  if not 0 <= model.dropout < 1:
-    yield 'dropout', 'must be in [0, 1)'
   if model.dtype not in ('float32', 'bfloat16'):
     yield 'dtype', "must be 'float32' or 'bfloat16'"
   if bad := [width for width in widths if width % model.norm_groups]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cfg_jax.core import evals
 from cfg_jax.core.config import flat
 from cfg_jax.core.errors import UserError
-from cfg_jax.core.files import read_jsonl
 from cfg_jax.core.versions import VERSION
 from cfg_jax.evaluate.metrics import SPREADS, Metric, by_name
 from cfg_jax.generate.upgrade import upgrade
@@ -115,10 +115,10 @@ def read(workdir: Path, axis: str) -> Results:
 
 def _lines(path: Path) -> list[dict]:
   """The lines of a file; a run of version 1 becomes one of today's first."""
-  lines = read_jsonl(path)
+  lines = evals.read(path)
   if any(isinstance(line, dict) and 'version' not in line and 'T' in line for line in lines):
     upgrade(path.parent)
-    return read_jsonl(path)
+    return evals.read(path)
   return lines
 
 

@@ -19,9 +19,11 @@ import ml_collections
 from absl import flags
 
 from cfg_jax import papers
-from cfg_jax.core import command, locks
+from cfg_jax.core import command, config_file, fields, locks
 from cfg_jax.core import config as config_lib
+from cfg_jax.core.checkpoint import check_path
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.fields import Field
 from cfg_jax.data import registry
 from cfg_jax.generate.upgrade import upgrade
 from cfg_jax.plan import cost, devices
@@ -35,6 +37,10 @@ from cfg_jax.sweep.slurm import Slurm
 SLURM = {'nodes': 1, 'tasks_per_node': 1, 'timeout_min': 24 * 60}
 SLURM |= dict.fromkeys(('partition', 'account', 'qos', 'constraint', 'gpus_per_node'))
 SLURM |= dict.fromkeys(('cpus_per_task', 'mem_gb', 'array_parallelism'))
+NUMBERS = dict.fromkeys(('nodes', 'tasks_per_node', 'timeout_min'), Field(int, 1, 10**6))
+NUMBERS |= {'cpus_per_task': Field(int, 1, 10**6, optional=True)}
+NUMBERS |= {'mem_gb': Field(float, 0, 10**6, optional=True)}
+NUMBERS |= {'array_parallelism': Field(int, 1, 10**6, optional=True)}
 
 
 def define_flags(config: str | None = None, grids: Sequence[Sequence[str]] = ()) -> None:
@@ -67,7 +73,7 @@ def of_flags() -> tuple[ml_collections.ConfigDict, list[grid.Axes]]:
   if given.config:
     config, grids = command.config_of_file(), []
     if not given.grid:
-      texts = getattr(config_lib.module(given.config), 'GRIDS', (papers.DEFAULT.grid,))
+      texts = getattr(config_file.module(given.config), 'GRIDS', (papers.DEFAULT.grid,))
   else:
     config, grids = grid.read(Path(given.workdir))
     config = config_lib.change(config, given.set)
@@ -125,6 +131,7 @@ def sweep(shows_cost: bool = False) -> Path:
   directory are wrong, and SystemExit with 1 where a job did not come to its end.
   """
   given, workdir = flags.FLAGS, Path(flags.FLAGS.workdir).absolute()
+  check_path(workdir)
   config, grids = of_flags()
   runs = grid.runs_of(config, *grids)
   for run in runs:
@@ -135,6 +142,8 @@ def sweep(shows_cost: bool = False) -> Path:
   grid.check_workdir(workdir, config, grids, runs)
   if given.cluster == 'slurm':
     options = config_lib.change(ml_collections.ConfigDict(SLURM), given.slurm)
+    for name, remedy in fields.problems({k: options[k] for k in NUMBERS}, NUMBERS):
+      raise UserError(f'--slurm.{name}={options[name]} {remedy}.')
     parts = given.parts or options.nodes
     cluster = Slurm(workdir, options.to_dict(), parts)
   else:

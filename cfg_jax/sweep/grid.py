@@ -67,6 +67,8 @@ def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
     if isinstance(like, tuple | list):
       raise UserError(f'--grid {field}: an axis takes single values, and this is a list.')
     axes[field] = [config_lib.parse(value, like, field) for value in values.split(',')]
+    if field == 'step' and not all(isinstance(v, int) and v > 0 for v in axes[field]):
+      raise UserError(f'--grid {text}: steps of checkpoints are whole numbers from 1.')
     if any('/' in str(value) for value in axes[field]):
       raise UserError(f'--grid {text}: a value with / cannot be part of a folder name.')
     if isinstance(like, str):
@@ -98,12 +100,14 @@ def runs_of(config: ml_collections.ConfigDict, *grids: Axes) -> list[Run]:
 def _runs(config, axes):
   """The runs of one grid."""
   config = copy.deepcopy(config)
-  config.sample.guidance.w = tuple(axes.pop(W, config.sample.guidance.w))
+  config_lib.assign(config, W, tuple(axes.pop(W, config_lib.get(config, W))))
+  config_lib.check(config, OWNERS, 1)
   of_sampling = [f for f in axes if f == 'step' or f.partition('.')[0] in OF_SAMPLES]
   of_training = [f for f in axes if f not in of_sampling]
   for values in itertools.product(*(axes[f] for f in of_training)):
     model = copy.deepcopy(config)
-    model.update_from_flattened_dict(dict(zip(of_training, values)))
+    with model.ignore_type():  # whether 1.5 steps will do is known to the section's owner
+      model.update_from_flattened_dict(dict(zip(of_training, values)))
     samplings = []
     for settings in itertools.product(*(axes[f] for f in of_sampling)):
       changes = dict(zip(of_sampling, settings))
@@ -163,7 +167,7 @@ def check_workdir(
 def write(workdir: Path, config: ml_collections.ConfigDict, grids: Sequence[Axes]) -> None:
   """Records the sweep in workdir/sweep.json."""
   record = {'config': json.loads(config.to_json()), 'grid': grids[0], 'also': list(grids[1:])}
-  files.write_json(workdir / 'sweep.json', record)
+  files.write_json(workdir / 'sweep.json', files.seal(record))
 
 
 def read(workdir: Path) -> tuple[ml_collections.ConfigDict, list[Axes]]:
@@ -171,7 +175,7 @@ def read(workdir: Path) -> tuple[ml_collections.ConfigDict, list[Axes]]:
   path = workdir / 'sweep.json'
   if not path.exists():
     raise UserError(f'--config is missing, and --workdir={workdir} holds no sweep ({path.name}).')
-  config, record = config_lib.read(path), files.read_json(path)
+  config, record = config_lib.read(path), config_lib.read_record(path)
   grids = [record.get('grid'), *record.get('also', ())]
   if not all(isinstance(axes, dict) for axes in grids):
     raise UserError(f'{path} is damaged (no grid): give --config and --grid, which write it again.')

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import submitit
 
-from cfg_jax.core import command, processes, runtime
+from cfg_jax.core import failures, processes, runtime
 from cfg_jax.core.locks import claim
 from cfg_jax.evaluate.extractors.weights import NotAtHand
 from cfg_jax.evaluate.runs import evaluate
@@ -108,11 +108,16 @@ class Job:
       try:
         self._work(environment)
       except Exception as error:
-        self.failure.write_text(f'{error}\n')
-        raise
+        told = failures.told(error)
+        if told is None or told.code == 2:  # else it is the system's, and is tried again
+          self.failure.write_text(f'{error}\n')
+        if told is None:
+          raise
+        print(told.line, flush=True)
+        sys.exit(told.code)
 
   def _work(self, environment):
-    command.hush_libraries()
+    failures.hush_libraries()
     config, folder = self.run.config, self.workdir / self.run.name
     batch_sizes = {s.config.sample.batch_size for s in self.run.samplings}
     if self.stage == 'train':

@@ -14,7 +14,11 @@ def submitted(workdir: Path) -> dict[str, str]:
 
 
 def _records(workdir: Path) -> list[dict]:
-  return files.read_jsonl(workdir / 'jobs' / 'jobs.jsonl')
+  """What is noted of jobs; damaged lines decide nothing, and are passed over."""
+  lines, _ = files.read_log(workdir / 'jobs' / 'jobs.jsonl')
+  return [
+    r for r in lines if all(isinstance(r.get(k), str) for k in ('job', 'id', 'cluster', 'log'))
+  ]
 
 
 def record(workdir: Path, new: list[Job], ids: list[str], logs: Path, cluster: str) -> None:

@@ -1,13 +1,14 @@
 """How far a sweep is, as the files of its work directory tell it: for the launcher and --status."""
 
+import math
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from cfg_jax.core import evals, files
 from cfg_jax.core.checkpoint import steps_on_disk
-from cfg_jax.core.files import read_jsonl
 from cfg_jax.evaluate import scoring
 from cfg_jax.generate.store import sample_sets
 from cfg_jax.plan import cost
@@ -37,6 +38,7 @@ def read(workdir: Path, run: Run) -> Status:
   """Reads the files of one run."""
   folder, train = workdir / run.name, run.config.train
   trained = max(steps_on_disk(folder), default=0) >= train.num_steps
+  trained = trained and (folder / 'config.json').exists()  # which training writes again
   step, note = (train.num_steps, '') if trained else _training(folder, train)
   images = num_images = calls = cells = num_cells = 0
   for sampling in run.samplings:
@@ -53,15 +55,20 @@ def read(workdir: Path, run: Run) -> Status:
 
 def _training(folder, train):
   """The last logged step, and a few words on it."""
-  lines = read_jsonl(folder / 'metrics.jsonl')
+  lines, _ = files.read_log(folder / 'metrics.jsonl')
+  lines = [line for line in lines if all(_is_number(line.get(k)) for k in ('step', 'loss'))]
   if not lines:
     return 0, ''
   last = lines[-1]
   note = f'loss {last["loss"]:.3f}'
-  if 'images_per_s' in last:  # not where the line is of the step alone that was compiled
-    seconds = (train.num_steps - last['step']) * train.batch_size / last['images_per_s']
-    note += f', {seconds:.0f} s left'
+  # There is no rate where the line is of the step alone that was compiled.
+  if _is_number(rate := last.get('images_per_s')) and rate > 0:
+    note += f', {(train.num_steps - last["step"]) * train.batch_size / rate:.0f} s left'
   return last['step'], note
+
+
+def _is_number(value):
+  return isinstance(value, int | float) and math.isfinite(value)
 
 
 def missing(folder: Path, sampling: Sampling, indices: range) -> bool:
@@ -77,7 +84,7 @@ def evaluated(folder: Path, sampling: Sampling) -> list[dict]:
   ours |= {'dataset': config.data.name, 'metric_settings': scoring.METRIC_SETTINGS}
   paths = {s.path for s in sample_sets(config.sample, sampling.step)}
   lines = {}
-  for line in read_jsonl(folder / 'evals.jsonl'):
+  for line in evals.read(folder / 'evals.jsonl'):
     if line.get('samples') in paths and ours.items() <= line.items():
       lines[line['samples']] = line
   return list(lines.values())

@@ -33,7 +33,13 @@ class Log:
     self._file = self._board = None
     if processes.is_first():
       path = Path(workdir) / 'metrics.jsonl'
-      kept = [line for line in files.read_jsonl(path) if line['step'] <= step]
+      lines, damaged = files.read_log(path)
+      steps = [line.get('step') for line in lines]
+      if damaged or not all(isinstance(n, int) for n in steps):
+        aside = path.with_name('metrics.damaged.jsonl')
+        path.replace(aside)
+        print(f'{path} was damaged: it is {aside.name} now, and goes on with what could be read.')
+      kept = [line for line, n in zip(lines, steps) if isinstance(n, int) and n <= step]
       files.write_text(path, files.json_lines(kept))
       self._file = path.open('a')
       self._board = tensorboardX.SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=step)

@@ -10,7 +10,7 @@ import ml_collections
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import locks, processes, sharding
+from cfg_jax.core import locks, memory, processes, sharding
 from cfg_jax.core import state as train_state
 from cfg_jax.core.checkpoint import Checkpoints, check_path
 from cfg_jax.core.errors import UserError
@@ -35,19 +35,25 @@ def train(
   """
   check_path(workdir)
   config_lib.check(config, OWNERS, jax.device_count())
+  mesh = sharding.data_mesh()
+  method = methods.make(config, mesh)
+  create = functools.partial(method.init, config.seed)
+  abstract = jax.eval_shape(create)
+  placed = train_state.shardings(abstract, mesh, config.train.shard_optimizer)
+  memory.check(
+    abstract,
+    config.train.batch_size // config.train.microbatches // jax.process_count(),
+    registry.of(config.data).image_shape,
+    config.model.channels,
+    f'train.batch_size={config.train.batch_size}',
+  )
   with contextlib.ExitStack() as stack:  # however this ends, saves under way reach the disk
     _work_alone(workdir, stack)
-    config_lib.record(config, workdir)
     source = processes.first_then_others(functools.partial(registry.open_source, config.data))
+    config_lib.record(config, workdir)
     fingerprint = prepared.fingerprint(source)
 
-    mesh = sharding.data_mesh()
     everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-    method = methods.make(config, mesh)
-    create = functools.partial(method.init, config.seed)
-    abstract = jax.eval_shape(create)
-    placed = train_state.shardings(abstract, mesh, config.train.shard_optimizer)
-
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(sharding.abstract(abstract, placed))

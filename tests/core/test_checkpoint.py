@@ -103,6 +103,36 @@ def test_only_the_newest_are_kept(tmp_path):
   assert Checkpoints(tmp_path).steps() == [3, 4]
 
 
+def test_old_ones_stay_where_a_new_one_cannot_be_read_back(tmp_path, capsys, monkeypatch):
+  save(tmp_path, 1, 2, keep=2)
+  monkeypatch.setattr(Checkpoints, '_record', lambda self, step: {'of': 'another'})
+  save(tmp_path, 3, 4, keep=2)
+  assert Checkpoints(tmp_path).steps() == [1, 2, 3, 4]
+  assert f'{tmp_path}/checkpoints/4 cannot be read back' in capsys.readouterr().err
+  monkeypatch.undo()
+  save(tmp_path, 5, keep=2)
+  assert Checkpoints(tmp_path).steps() == [4, 5]
+
+
+def test_the_newest_intact_one_is_found_without_its_network(tmp_path):
+  assert Checkpoints(tmp_path).newest_intact() is None
+  save(tmp_path, 3, 5)
+  assert Checkpoints(tmp_path).newest_intact() == 5
+  flip_a_bit_of_the_largest_file(tmp_path / 'checkpoints' / '5')
+  assert Checkpoints(tmp_path).newest_intact() == 3
+
+
+def test_a_changed_record_is_noticed(tmp_path):
+  save(tmp_path, 3, 5)
+  file = tmp_path / 'checkpoints' / '5' / 'record' / 'metadata'
+  file.write_text(
+    file.read_text()
+    .replace('"position": 50', '"position": 51')
+    .replace('"position":50', '"position":51')
+  )
+  assert Checkpoints(tmp_path).restore(abstract(STATE))[1] == {'position': 30}
+
+
 def test_digests_see_every_bit():
   x = np.linspace(-1, 1, 1000, dtype=np.float32)
   seen = {digests({'x': jnp.asarray(x)})['x']}

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from cfg_jax.core.errors import UserError
 from cfg_jax.data import prepared
 from cfg_jax.data import registry as datasets
 from cfg_jax.data.prepare import sources, writing
@@ -57,6 +58,7 @@ def test_other_file_formats_of_tfds_are_refused_in_one_line(tmp_path):
   dots = make(tmp_path)
   path = tmp_path / 'dots/1.0.0/dataset_info.json'
   path.write_text(json.dumps(json.loads(path.read_text()) | {'fileFormat': 'tfrecord'}))
+  path.with_name(prepared.DIGESTS).unlink()  # TFDS writes none
   with pytest.raises(ValueError, match="^.* is not in the ArrayRecord format: .*'array_record'$"):
     dots.open(tmp_path, 'train')
 
@@ -88,6 +90,7 @@ def test_the_fingerprint_tells_data_apart(tmp_path):
   found['other part'] = datasets.fingerprint(make_source.open(folder, 'train[3:6]'))
   labels = tmp_path / 'plain/dots/1.0.0/label.labels.txt'
   labels.write_text(labels.read_text().replace('dash', 'line'))
+  prepared.seal(labels.parent)
   renamed = datasets.get('dots', tmp_path / 'plain').open(tmp_path / 'plain', 'train')
   found['other class'] = datasets.fingerprint(renamed)
   assert len(set(found.values())) == len(found) == 8
@@ -96,3 +99,28 @@ def test_the_fingerprint_tells_data_apart(tmp_path):
 def test_the_digits_have_a_fingerprint_too(tmp_path):
   digits = [datasets.DATASETS['digits'].open(tmp_path / d, 'train') for d in 'ab']
   assert datasets.fingerprint(digits[0]) == datasets.fingerprint(digits[1])
+
+
+@pytest.mark.parametrize('name', prepared.METADATA)
+def test_changed_metadata_are_noticed_and_a_second_split_is_not_damage(tmp_path, name):
+  make(tmp_path)
+  make(tmp_path, splits=('validation',))
+  assert len(datasets.get('dots', tmp_path).open(tmp_path, 'train')) == 7
+  file = tmp_path / 'dots' / '1.0.0' / name
+  file.write_bytes(file.read_bytes() + b' ')
+  with pytest.raises(UserError, match=f'dots/1.0.0 is damaged .{name} is not the one'):
+    datasets.get('dots', tmp_path)
+  (file.parent / prepared.DIGESTS).unlink()  # as TFDS leaves it
+  datasets.get('dots', tmp_path)
+
+
+def test_a_damaged_record_names_its_folder(tmp_path):
+  own = make(tmp_path, counts=(7,))
+  [file] = (tmp_path / 'dots' / '1.0.0').glob('*array_record*')
+  data = bytearray(file.read_bytes())
+  for i in range(data.index(b'IHDR'), data.index(b'IEND')):
+    data[i] ^= 4
+  file.write_bytes(data)
+  with pytest.raises(UserError, match='dots/1.0.0 is damaged'):
+    source = own.open(tmp_path, 'train')
+    [source[i] for i in range(7)]

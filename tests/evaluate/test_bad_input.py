@@ -71,14 +71,22 @@ def not_finite(folder, monkeypatch):
 
 
 def reference(**arrays):
-  """A reference that holds ours, but for `arrays`."""
+  """A reference that holds ours, but for `arrays`; it is of before version 3, without a digest."""
 
   def make(folder, monkeypatch):
     with np.load(folder / 'ours.npz') as ours:
-      np.savez(folder / 'bad.npz', **dict(ours) | arrays)
+      found = {name: ours[name] for name in ours if name != 'digest'}
+    settings = {k: v for k, v in json.loads(str(found['settings'])).items() if k != 'version'}
+    np.savez(folder / 'bad.npz', **found | {'settings': json.dumps(settings)} | arrays)
     return of_samples(folder, reference='bad.npz')
 
   return make
+
+
+def changed_reference(folder, monkeypatch):
+  with np.load(folder / 'ours.npz') as ours:
+    np.savez(folder / 'bad.npz', **dict(ours) | {'mu': ours['mu'] + 1})
+  return of_samples(folder, reference='bad.npz')
 
 
 def few_images(folder, monkeypatch):
@@ -149,6 +157,7 @@ BAD_INPUT = {
     reference(settings=OTHER),
     'extractor: the samples have digits, the reference',
   ),
+  'changed reference': (changed_reference, 'its digest is of other contents'),
   'another dimension': (
     reference(mu=np.zeros(5), sigma=np.eye(5), features=np.zeros((9, 5)), settings='{}'),
     'digits gives 64 features, the reference',
@@ -174,6 +183,10 @@ BAD_INPUT = {
   'a flag of another': (
     lambda folder, _: [*of_samples(folder), '--workdir=x'],
     'samples does not take --workdir',
+  ),
+  "a flag of Inception's": (
+    lambda folder, _: [*of_samples(folder), '--resize=half_pixel'],
+    "--resize is Inception's, and this is the digits extractor",
   ),
   'no reference': (lambda folder, _: of_samples(folder)[:2], 'samples needs --reference'),
   'no out': (lambda *_: ['reference', 'digits'], 'reference needs --out'),

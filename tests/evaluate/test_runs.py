@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core import evals
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
 from cfg_jax.evaluate import features, make_reference, metrics, real, scoring
@@ -78,7 +79,7 @@ def test_every_line_has_its_provenance_and_is_written_once(evaluated):
   samples = [line['settings']['sample'] for line in found]
   assert [sample['guidance']['w'] for sample in samples] == list(config.sample.guidance.w)
   for line, sample, sample_set in zip(found, samples, sample_sets(config.sample, step)):
-    assert line['version'] == 2 and line['run'] == workdir.name and line['dataset'] == 'digits'
+    assert line['version'] == 3 and line['run'] == workdir.name and line['dataset'] == 'digits'
     assert line['step'] == step and line['seed'] == 0 and line['n'] == config.sample.num_samples
     assert line['settings']['method'] == {'name': 'classifier_free', 'p_uncond': 0.1}
     assert sample['sampler'] == config.sample.sampler.to_dict()
@@ -191,7 +192,8 @@ def test_an_interrupted_set_goes_on_where_it_was(tiny, tmp_path, monkeypatch, ca
   evaluate(tiny, tmp_path, 0, extractor=interrupted())
   assert interrupted.seen == 10
   assert f'evaluate {tmp_path.name}: 20/20 images' in capsys.readouterr().out
-  assert [line | {'run': 'straight'} for line in lines(tmp_path)] == lines(straight)
+  ours, theirs = (evals.read(folder / 'evals.jsonl') for folder in (tmp_path, straight))
+  assert [line | {'run': 'straight'} for line in ours] == theirs
   assert not list(tmp_path.rglob('*unfinished*'))
 
 

@@ -52,3 +52,14 @@ def test_what_are_no_images_is_refused(folder):
   np.savez(folder / '00000020-00000024.npz', **arrays)
   with pytest.raises(UserError, match='float64'):
     store.pick(folder, np.array([20]))
+
+
+def test_a_header_that_says_fewer_images_is_damage(folder):
+  """What an archive's checksum does not see, since the rest is never read."""
+  file = folder / '00000012-00000016.npz'
+  with np.load(file) as arrays:
+    found = dict(arrays)
+  for changed in ({'images': found['images'][:2]}, {'indices': found['indices'] + 1}):
+    np.savez(file, **found | changed)
+    with pytest.raises(UserError, match='00000012-00000016.npz is damaged .it holds'):
+      store.pick(folder, np.array([13]))

@@ -43,7 +43,7 @@ def test_its_samples_and_lines_are_found_under_todays_settings(workdir):
     assert line['samples'] == sample_set.path and line['metrics'] == old['metrics']
     assert line['settings']['method'] == {'name': 'classifier_free', 'p_uncond': 0.1}
     assert line['settings']['sample'] == settings['sample']
-    assert (line['version'], line['seed'], line['distance']) == (2, 0, 'FD-digits')
+    assert (line['version'], line['seed'], line['distance']) == (3, 0, 'FD-digits')
   assert not list(workdir.glob('samples/step=8,ema'))
 
 

@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from cfg_jax.core import files
+from cfg_jax.core.versions import VERSION
 from cfg_jax.report import cells
 from cfg_jax.report import page as report
 from cfg_jax.report.curves import curves
@@ -121,7 +123,7 @@ def test_a_torn_line_is_named_and_left_out(workdir):
     '{"w": 1}\n',
     '[]\n',
     '{"version": 2, "settings": {"sample": {"guidance": {"w": NaN}}}, "metrics": {}}\n',
-    '{"version": 3, "settings": {"sample": {"guidance": {"w": 1}}}, "metrics": {}}\n',
+    files.json_lines([files.seal({'version': VERSION + 1, 'settings': {}, 'metrics': {}})]),
     pytest.param(
       f'{{"version": 2, "settings": {{"sample": {{"guidance": {{"w": 1{400 * "0"}}}}}}}, '
       '"metrics": {}}\n',

@@ -87,7 +87,7 @@ def test_several_grids_share_models_and_no_cell_is_there_twice(tiny, tmp_path):
     (['sample.guidance.w=0,x'], "'x' is not a number"),
     (['sample.guidance.w=0,,1'], "'' is not a number"),
     (['sample.guidance.w=nan'], 'sample.guidance.w=.nan,. must be finite numbers'),
-    (['sample.sampler.num_steps=1.5'], "'1.5' is not a whole number"),
+    (['sample.sampler.num_steps=1.5'], 'num_steps=1.5 must be a whole number'),
     (['sample.ema=maybe'], "'maybe' is not true or false"),
     (['train.p_unkond=0.1'], 'the config has no such field'),
     (['train=0.1'], 'the config has no such field'),

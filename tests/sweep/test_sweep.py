@@ -35,6 +35,7 @@ def test_a_status_counts_what_is_left(tiny, tmp_path):
 
   folder = tmp_path / model.name
   (folder / 'checkpoints' / '12').mkdir(parents=True)
+  (folder / 'config.json').touch()
   for sampling in model.samplings:
     for sample_set in sample_sets(sampling.config.sample, sampling.step):
       sample_set.write(folder, 5, np.zeros((15, 8, 8, 1), np.uint8), np.zeros(15, np.int32))

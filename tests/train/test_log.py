@@ -87,6 +87,15 @@ def test_what_was_logged_beyond_the_step_is_dropped_with_torn_lines(tmp_path):
   assert lines(tmp_path) == [{'step': 2}, {'step': 4}]
 
 
+def test_a_damaged_log_is_put_aside_and_gone_on_with(tmp_path, capsys):
+  damaged = '{"step": 2}\n{"st\n{"stop": 3}\n{"step": 4}\n'
+  (tmp_path / 'metrics.jsonl').write_text(damaged)
+  train_log.Log(tmp_path, 4, 1, None).close()
+  assert lines(tmp_path) == [{'step': 2}, {'step': 4}]
+  assert (tmp_path / 'metrics.damaged.jsonl').read_text() == damaged
+  assert f'{tmp_path}/metrics.jsonl was damaged' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('name', ['loss', 'grad_norm'])
 def test_what_is_not_finite_is_named(tmp_path, name):
   log = train_log.Log(tmp_path, 0, 1, None)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cfg_jax.core import command
+from cfg_jax.core import command, files
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry as datasets
 from cfg_jax.data.prepare import classics, imagenet, sources, writing
@@ -49,8 +49,10 @@ def prepare(
   if workers < 1:
     raise UserError(f'workers={workers} must be at least 1')
   try:
-    described = describe(name, source.expanduser(), split, size, rgb)
-    return writing.write(described, data_dir.expanduser() / name / writing.VERSION, workers=workers)
+    described = describe(name, files.expand(source), split, size, rgb)
+    return writing.write(
+      described, files.expand(data_dir) / name / writing.VERSION, workers=workers
+    )
   except OSError as error:  # no such file, no permission, no space
     raise UserError(str(error)) from error
 
@@ -70,9 +72,11 @@ def describe(
   if name not in datasets.DATASETS:
     if not re.fullmatch('[a-z][a-z0-9_]*', name):
       raise UserError(f'{name!r} cannot name a data set: use lower-case letters, digits and _')
-    if size is None or size < 1:
+    if size is None or not 1 <= size <= 4096:
       known = ', '.join(datasets.DATASETS)
-      raise UserError(f'{name} is none of {known}: for a data set of your own give --size, as 64')
+      raise UserError(
+        f'{name} is none of {known}: for a data set of your own give --size, as 64, at most 4096'
+      )
     return sources.folder_source(path, split or 'train', size, rgb)
   if rgb:
     raise UserError(f'--rgb is for data sets of your own: {name} has its channels')

@@ -38,7 +38,9 @@ def cifar10_source(path: Path) -> sources.Source:
     train = b''.join(files[f'data_batch_{i}.bin'] for i in range(1, 6))
     test = files['test_batch.bin']
   except (tarfile.TarError, EOFError, OSError) as error:
-    raise UserError(f'{path} ends early or is not a tar ({error}): fetch it again') from None
+    raise UserError(
+      f'{path} ends early or is not a tar ({str(error).splitlines()[0]}): fetch it again'
+    ) from None
   except KeyError as error:
     raise UserError(f'{path} lacks {error}: this takes cifar-10-binary.tar.gz') from None
   splits = {}

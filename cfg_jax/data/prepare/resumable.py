@@ -17,6 +17,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 
@@ -24,11 +25,11 @@ from cfg_jax.core.progress import Progress
 def read(journal: Path, head: dict) -> dict[str, dict]:
   """The results so far by job; ValueError where they are of jobs with another head."""
   lines = []
-  for text in journal.read_text().splitlines() if journal.exists() else []:
+  for text in journal.read_bytes().split(b'\n') if journal.exists() else []:
     try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:
-      break  # the last line, torn by a kill
+      lines.append(files.unseal(json.loads(text), must=bool(lines)))
+    except (ValueError, AttributeError, TypeError):
+      break  # the last line, torn by a kill; or damage: what follows is done again
   if lines and lines[0] != head:
     raise UserError(
       f'{journal.parent} holds unfinished shards of another source or size: '
@@ -54,10 +55,8 @@ def run(
   no more are begun. Both end in a ValueError, and what is done stays in the journal.
   """
   results = dict(done)
-  lines = [head, *done.values()]
-  fresh = journal.with_name(f'{journal.name}.new')
-  fresh.write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
-  os.replace(fresh, journal)
+  lines = [head, *map(files.seal, done.values())]
+  files.write_text(journal, files.json_lines(lines))
   todo = {name: arguments for name, arguments in jobs.items() if name not in done}
   progress = Progress(title, len(jobs), start=len(done), unit='shards')
   images, failures, begin = 0, [], time.monotonic()
@@ -75,7 +74,8 @@ def run(
           pool.shutdown(cancel_futures=True)
           break
         results[result['job']] = result
-        print(json.dumps(result), file=file, flush=True)
+        file.write(files.json_lines([files.seal(result)]))
+        file.flush()
         images += result['images']
         progress.update(1, f'{images / (time.monotonic() - begin):.0f} images/s')
     except KeyboardInterrupt:

@@ -14,7 +14,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
+from cfg_jax.data import prepared
 from cfg_jax.data.prepare import images, resumable, sources
 
 VERSION = '1.0.0'  # raise it when the same source would give other images
@@ -123,7 +125,7 @@ def write_shard(
       if side < image_shape[0]:
         sizes.append(side)
     writer.close()
-    os.replace(partial, path)
+    files.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)
   counts = {'images': kinds.total(), 'kinds': kinds, 'labels': labels, 'skipped': skipped}
@@ -180,9 +182,10 @@ def _write_info(source: sources.Source, folder: Path, split: str, lines: list[di
   info.set_splits(tfds.core.SplitDict([*old, new]))
   with tempfile.TemporaryDirectory(dir=folder) as temporary:
     info.write_to_directory(temporary)
+    prepared.seal(folder, Path(temporary))
     written = sorted(Path(temporary).iterdir(), key=lambda p: p.name == 'dataset_info.json')
     for path in written:
-      os.replace(path, folder / path.name)
+      files.replace(path, folder / path.name)
 
 
 def _report(source: sources.Source, folder: Path, split: str, lines: list[dict]) -> int:

@@ -6,11 +6,11 @@ towards, away: `Prediction`s of z (B, …) at lam (B,); knobs: keyword-only, (B,
 them; memory: an array like z, zeros at the first step, for a rule that looks back.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from cfg_jax.equations import diffusion, knobs
 from cfg_jax.equations.diffusion import Prediction
@@ -64,14 +64,17 @@ def knobs_of(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   """What is wrong with the config's section `sample.guidance`, pair apart: (field, remedy)."""
-  if section['rule'] not in RULES:
+  if section.get('rule') not in RULES:
     yield 'rule', f'is none of {", ".join(RULES)}'
     return
   yield from knobs.problems(knobs_of(section), RULES[section['rule']])
-  w = section['w']
+  w = section.get('w')
+  if not isinstance(w, tuple | list) or not all(knobs.is_like(x, 0.0) for x in w):
+    yield 'w', 'must be a list of numbers'
+    return
   if not w:
     yield 'w', 'must name at least one guidance strength'
-  if len(set(w)) < len(w):
-    yield 'w', 'names a guidance strength twice'
-  if not all(math.isfinite(x) and abs(x) <= 1e6 for x in w):
-    yield 'w', 'must be finite numbers; the paper has 0 to 4'
+  if not all(abs(x) <= 1e6 for x in w):  # nor is NaN
+    yield 'w', 'must be finite numbers, at most 1e6; the paper has 0 to 4'
+  elif len({np.float32(x) for x in w}) < len(w):
+    yield 'w', 'names a guidance strength twice, as float32 sees it'

@@ -21,7 +21,9 @@ from cfg_jax.equations.samplers.heun import heun
 from cfg_jax.equations.schedules import GRIDS
 
 SOLVERS: dict[str, Callable] = {'ddpm': ddpm, 'ddim': ddim, 'heun': heun, 'dpmpp': dpmpp}
-COMMON = ('name', 'grid', 'num_steps', 'clip_x')  # of `sample.sampler`; all others are knobs
+KINDS = {bool: 'true or false', int: 'a whole number', str: 'text'}
+# Of `sample.sampler`, each with a value of its type; all others are knobs.
+COMMON = {'name': 'ddpm', 'grid': 'paper', 'num_steps': 256, 'clip_x': True}
 
 
 def lambda_grid(
@@ -135,7 +137,7 @@ def fitted(section: Mapping[str, Any]) -> dict[str, Any]:
 
   Each is as it was, or has its default. Unchanged where there is no such solver or grid.
   """
-  if section['name'] not in SOLVERS or section['grid'] not in GRIDS:
+  if section.get('name') not in SOLVERS or section.get('grid') not in GRIDS:
     return dict(section)
   functions = SOLVERS[section['name']], GRIDS[section['grid']], clip
   defaults = {k: v for function in functions for k, v in knobs_lib.defaults(function).items()}
@@ -160,6 +162,14 @@ def problems(
   A field that is not of `COMMON` is a knob of the grid, of the solver, or of `clip`, by its name.
   ends: lambda_min and lambda_max of the model.
   """
+  wrong = [
+    (field, f'must be {KINDS[type(like)]}' if field in section else 'is lacking')
+    for field, like in COMMON.items()
+    if not knobs_lib.is_like(section.get(field), like)
+  ]
+  yield from wrong
+  if wrong:
+    return
   unknown = [
     (field, f'is none of {", ".join(table)}')
     for field, table in (('name', SOLVERS), ('grid', GRIDS))

@@ -10,8 +10,10 @@ from collections.abc import Callable
 import ml_collections
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core import fields
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.fields import Field
 from cfg_jax.evaluate.features import Extractor
 
 # A field that configs may leave out: whether metrics are computed as ADM's evaluator does.
@@ -57,10 +59,15 @@ def make(name: str, **options) -> Extractor:
   return made
 
 
+FIELDS = {'extractor': Field(str), 'as_adm': Field(bool, may_lack=True)}
+
+
 def problems(evaluate: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `evaluate`: (field, remedy)."""
   del context
+  wrong = list(fields.problems(evaluate, FIELDS))
+  yield from wrong
+  if wrong:
+    return
   if evaluate.extractor not in EXTRACTORS and ':' not in evaluate.extractor:
     yield 'extractor', f'must be {", ".join(map(repr, EXTRACTORS))} or MODULE:CLASS'
-  if not isinstance(evaluate.get('as_adm', False), bool):
-    yield 'as_adm', 'must be true or false'

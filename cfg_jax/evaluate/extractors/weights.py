@@ -31,7 +31,7 @@ def locate(path: str | os.PathLike | None = None) -> Path:
     if not Path(given).is_file():
       raise UserError(f'Inception weights {given}: no such file; download {URL}')
     return Path(given)
-  cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'cfg_jax'
+  cache = files.expand(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'cfg_jax'
   target = cache / NAME
   if not target.is_file():
     try:

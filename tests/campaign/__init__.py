@@ -1,0 +1,1 @@
+"""A campaign of faults: kills, damaged files, bad inputs, full disks; and what was lost."""
