@@ -15,6 +15,7 @@ GRIDS = (
     'sample.sampler.grid=paper',
     'sample.sampler.num_steps=12',
     'sample.sampler.v=0.3',  # Section 4, 64×64
+    'sample.guidance.w=0,0.1,0.5,2',
   ),
 )
 
@@ -51,19 +52,19 @@ def get_config() -> ConfigDict:
   config.method.p_uncond = 0.1  # Algorithm 1; Table 1 also has 0.2 and 0.5
 
   config.train = ConfigDict()
-  config.train.batch_size = 64
+  config.train.batch_size = 32
   config.train.microbatches = 1
   config.train.shard_optimizer = False
-  config.train.num_steps = 500
+  config.train.num_steps = 1150
   config.train.learning_rate = 2e-3
   config.train.warmup_steps = 100
   config.train.adam_b1 = 0.9  # ADM
   config.train.adam_b2 = 0.999  # ADM
   config.train.grad_clip = 1.0  # the authors' public code
-  config.train.ema_decay = 0.99  # ADM: 0.9999, over 1000 times the steps
-  config.train.log_every = 50
+  config.train.ema_decay = 0.995  # ADM: 0.9999, over 1000 times the steps
+  config.train.log_every = 100
   config.train.sample_every = 0  # steps between grids of samples in TensorBoard; 0 is never
-  config.train.checkpoint_every = 250
+  config.train.checkpoint_every = 575
   config.train.keep_checkpoints = 2
 
   config.sample = ConfigDict()
@@ -76,7 +77,7 @@ def get_config() -> ConfigDict:
   config.sample.sampler.sigma_min = 0.02
   config.sample.sampler.sigma_max = 50.0
   config.sample.sampler.rho = 7.0
-  config.sample.sampler.num_steps = 8
+  config.sample.sampler.num_steps = 6
   config.sample.sampler.clip_x = True  # the authors' public code
   config.sample.sampler.quantile = 0.0
   config.sample.guidance = ConfigDict()

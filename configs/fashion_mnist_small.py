@@ -1,6 +1,8 @@
-"""Fashion-MNIST, 28×28 grey, in a quarter of an hour on two CPU cores.
+"""Fashion-MNIST, 28×28 grey, in about a quarter of an hour on two CPU cores.
 
-What is not here is fashion_mnist's. Not in the paper: all of it is our choice, without a promise.
+Fields that are not set here are those of fashion_mnist.py; mnist.py says what Inception is worth
+on such images. Not in the paper: all of it is our choice, without a promise. 7.4e13 FLOPs of
+training: 12 minutes at 1e11 a second, and some for compilation. The loss is 0.25 after 50 steps.
 """
 
 from ml_collections import ConfigDict

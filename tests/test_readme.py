@@ -176,7 +176,8 @@ def test_a_quarter_of_an_hour_at_a_tiny_size(call, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_plan_for_this_machine():
   [line] = [line for line in commands_of('cfg_jax.plan') if 'here' in line]
-  done = run(*shlex.split(line), '--set=model.channels=8', '--set=model.norm_groups=4')
+  small = ('channels=8', 'norm_groups=4', 'head_channels=8')
+  done = run(*shlex.split(line), *(f'--set=model.{field}' for field in small))
   assert done.returncode == 0, done.stderr
   assert re.search(r'training: 5,000 steps of .* s +[\d.]+ (s|min|h)$', done.stdout, re.M)
 

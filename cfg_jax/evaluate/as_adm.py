@@ -7,7 +7,11 @@ samples that were truncated to uint8, not rounded. Of what it prints three depen
 - Precision and recall compare squared distances in float16 (ours: float64).
 - FID and sFID have truncated samples against the reference as it is.
 
-What that moves is in `MOVES`, as far as it could be measured without Inception's weights.
+What that moves, measured without Inception's weights: of 2 000 samples of the package's digits,
+w = 0, on the digits' features, FD-digits from 9.25 to 9.39 (truncation alone), IS from 9.68 to 9.91
+(one part of 2 000 for ten of 200), precision from .9145 to .9170, recall from .7791 to .7830. On
+4 000 random features of 2 048 dimensions float16 alone moved precision from .6660 to .6695 and
+recall from .6495 to .6513.
 """
 
 import numpy as np

@@ -79,7 +79,10 @@ def main(argv: Sequence[str]) -> None:
   processes.start_by_flags()
   runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   with contextlib.ExitStack() as stack:
-    workdir = Path(given.workdir or stack.enter_context(tempfile.TemporaryDirectory()))
+    if given.workdir:
+      workdir = Path(given.workdir)
+    else:  # named for the progress that it shows
+      workdir = Path(stack.enter_context(tempfile.TemporaryDirectory())) / given.pretrained
     if given.pretrained:
       pretrained.make_run(given.pretrained, workdir)
     step = generate(config, workdir, given.step)

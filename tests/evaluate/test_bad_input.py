@@ -165,7 +165,7 @@ BAD_INPUT = {
   'no weights': (lambda folder, _: of_samples(folder)[:-1], 'weights.pth: no such file; download'),
   'unknown extractor': (
     lambda folder, _: [*of_samples(folder), '--extractor=vgg'],
-    '--extractor=vgg cannot be made',
+    '--extractor=vgg is none of digits, inception; name one of your own',
   ),
   'no command': (lambda *_: ['sample', 'x'], "'sample' is no command: use run, samples PATH or"),
   'no path': (lambda *_: ['samples'], 'samples: what it takes is samples PATH'),

@@ -59,7 +59,7 @@ def test_what_is_none_is_one_line(own, folder, call):
     ('own_network:None', "no attribute 'None'"),
     ('own_network:Nameless', 'lacks name, sha256, resize, is_public, labels_of, __call__'),
     ('own_network:Public', 'is_public must be False'),
-    ('clip', '--extractor=clip cannot be made'),
+    ('clip', 'is none of digits, inception'),
   ):
     done = call(evaluate, *of_samples(folder), f'--extractor={name}')
     assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr

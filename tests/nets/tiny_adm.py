@@ -17,6 +17,8 @@ OVERRIDES = {  # of the digits' config
   'model.num_blocks': 1,
   'model.attention_resolutions': (16,),
   'model.head_channels': 16,
+  'sample.sampler.name': 'ddpm',
+  'sample.sampler.grid': 'paper',
   'sample.sampler.num_steps': 3,
   'sample.num_samples': 2,
   'sample.batch_size': 2,

@@ -56,7 +56,7 @@ def test_it_ends_with_the_same_numbers(tmp_path, data_dir):
   assert found.keys() == expected.keys()
   same_machine = machine() == json.loads(FILE.read_text())['machine']
   for cell, values in expected.items():
-    assert found[cell] == (values if same_machine else pytest.approx(values, rel=1e-4)), cell
+    assert found[cell] == (values if same_machine else pytest.approx(values, rel=1e-3)), cell
   with (workdir / 'report.csv').open(newline='') as file:
     rows = [(r['run'], float(r['w']), [float(r[m]) for m in METRICS]) for r in csv.DictReader(file)]
   assert rows == [(*cell, values) for cell, values in found.items()]

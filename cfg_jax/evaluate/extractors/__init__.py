@@ -41,7 +41,10 @@ def make(name: str, **options) -> Extractor:
   """
   if name in EXTRACTORS:
     return EXTRACTORS[name](**options)
-  module, _, attribute = name.partition(':')
+  module, colon, attribute = name.partition(':')
+  if not colon:
+    names = ', '.join(EXTRACTORS)
+    raise UserError(f'--extractor={name} is none of {names}; name one of your own MODULE:CLASS.')
   try:
     made = getattr(importlib.import_module(module), attribute)()
   except (ImportError, AttributeError, ValueError, TypeError) as error:
