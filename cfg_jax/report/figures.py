@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from cfg_jax.core.pictures import tile
-from cfg_jax.report import cells, charts, pictures
+from cfg_jax.report import cells, charts, cost, pictures
 from cfg_jax.report.curves import Curve, curves
 from cfg_jax.report.study import Study
 
@@ -55,6 +55,26 @@ def write_frontier(workdir: Path, path: Path, study: Study) -> None:
     ax.legend(frameon=False, fontsize=8)
     charts.label(figure, ax, lines, frame)
     _outline(ax)
+    figure.savefig(path, dpi=110, metadata={'Software': None})
+
+
+def write_cost(workdir: Path, path: Path, study: Study) -> None:
+  """Metrics over network calls and seconds an image: a row for each value on the study's axis.
+
+  Raises UserError where `workdir` holds no evaluated cell.
+  """
+  results = cells.read(workdir, study.axis)
+  distance = results.cells[0].get('distance') or 'FD'
+  panels = cost.panels(results, study.axis, results.cells, distance)
+  with charts.style(**{'font.size': 10}):
+    figure = Figure(figsize=(13, 3.5 * len(panels) + 1.5), layout='constrained')
+    rows = figure.subplots(len(panels), 3, squeeze=False)
+    for row, panel in zip(rows, panels):
+      for ax, frame in zip(row, panel.frames):
+        charts.draw(ax, panel.lines, frame)
+      row[0].set_title(f'{results.fields[study.axis]} = {panel.x:g}', loc='left')
+    named = rows[0][0].get_legend_handles_labels()
+    figure.legend(*named, frameon=False, fontsize=8, ncols=3, loc='outside lower left')
     figure.savefig(path, dpi=110, metadata={'Software': None})
 
 
