@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tests.campaign import bad_inputs, warm
+from tests.campaign import bad_configs, bad_inputs, warm
 from tests.campaign.world import World
 
 MODULES = {'prepare': 'cfg_jax.data.prepare', 'figure2': 'experiments.figure2_gaussians'}
@@ -29,16 +29,16 @@ def cases() -> list[Case]:
   train = ('train', '--config', 'configs/digits.py', '--workdir', 'OUT')
   found = [
     Case((*train, f'--set={field}={value}'), field)
-    for field, values in bad_inputs.FIELDS.items()
+    for field, values in bad_configs.FIELDS.items()
     for value in values.split(' ')
   ]
-  found += [Case((*train, *argv), names) for argv, names in bad_inputs.TRAIN]
+  found += [Case((*train, *argv), names) for argv, names in bad_configs.TRAIN]
   mine = ('train', '--config', 'DATA/bad.py', '--workdir', 'OUT')
-  found += [Case(mine, names, text) for text, names in bad_inputs.CONFIGS]
+  found += [Case(mine, names, text) for text, names in bad_configs.CONFIGS]
   digits = 'from configs import digits\n\n\ndef get_config():\n  config = digits.get_config()\n'
   found += [
     Case(mine, names, f'{digits}  {change}\n  return config\n')
-    for change, names in bad_inputs.CHANGES
+    for change, names in bad_configs.CHANGES
   ]
   return found + [Case(tuple(argv), names) for argv, names in bad_inputs.COMMANDS]
 

@@ -111,6 +111,7 @@ def start(
       os.environ.pop(name, None)
       if value is not None:
         os.environ[name] = value
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
     sys.argv = [str(command), *map(str, argv)]
     if before:
       before()
