@@ -156,7 +156,8 @@ def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data
   straight, killed = tmp_path / 'straight', tmp_path / 'killed'
 
   def start(workdir):
-    return command('cfg_jax.sweep', *tiny_flags(workdir, data_dir, **changes))
+    grid = '--grid=method.p_uncond=0.1,0.2,0.5'
+    return command('cfg_jax.sweep', *tiny_flags(workdir, data_dir, **changes), grid)
 
   claims = [killed / 'jobs' / f'p_uncond={p}' / 'lock' for p in (0.1, 0.2, 0.5)]
   launcher = start(killed)
