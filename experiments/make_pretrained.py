@@ -44,7 +44,7 @@ def source(workdir: Path, step: int) -> dict[str, Any]:
   """Where the weights of a run's step are from."""
   record = files.read_json(workdir / 'config.json')
   losses = [x['loss'] for x in files.read_jsonl(workdir / 'metrics.jsonl') if x['step'] <= step]
-  lines = [x for x in files.read_jsonl(workdir / 'evals.jsonl') if x.get('step') == step]
+  lines = [x for x in evals.read(workdir / 'evals.jsonl') if x.get('step') == step]
   return {
     'run': workdir.name,
     'versions': record['versions'],

@@ -13,7 +13,7 @@ from cfg_jax.data import registry
 from cfg_jax.data.names import class_names
 from cfg_jax.evaluate import features, scoring
 from cfg_jax.evaluate.features import BATCH, Extractor
-from cfg_jax.evaluate.references import Reference
+from cfg_jax.evaluate.references import Reference, digest_of
 
 SEED = 0  # which images are drawn
 SHOWN = (10, 8)  # classes, and images of each, that are kept to be looked at
@@ -37,7 +37,7 @@ def write(
   path = Path(workdir) / 'real' / name
   if path.exists():
     return
-  kept = Path(config.data.dir).expanduser() / 'references' / f'real-{name}'
+  kept = files.expand(config.data.dir) / 'references' / f'real-{name}'
   try:
     if not kept.exists():
       _make(config, kept, n, extractor, reference, as_adm)
@@ -82,14 +82,14 @@ def _make(config, path, n, extractor, reference, as_adm):
   count = min(SHOWN[0], len(classes))
   picked = [classes[j * len(classes) // count] for j in range(count)]
   rows = [(c, i, image) for c in picked for i, image in shown[c]]
+  arrays = {
+    'told': np.array(json.dumps(told)),
+    'labels': np.array([c for c, _, _ in rows]),
+    'indices': np.array([i for _, i, _ in rows]),
+    'images': np.stack([image for _, _, image in rows]),
+  }
   with files.atomic(path) as file:
-    np.savez_compressed(
-      file,
-      told=json.dumps(told),
-      labels=np.array([c for c, _, _ in rows]),
-      indices=np.array([i for _, i, _ in rows]),
-      images=np.stack([image for _, _, image in rows]),
-    )
+    np.savez_compressed(file, digest=digest_of(arrays), **arrays)
 
 
 def read(folder: Path) -> tuple[list[dict], list[str]]:
@@ -98,6 +98,9 @@ def read(folder: Path) -> tuple[list[dict], list[str]]:
   for path in sorted(Path(folder).glob('real/*.npz')):
     try:
       with np.load(path, allow_pickle=False) as arrays:
+        arrays = dict(arrays)
+        if str(arrays.pop('digest')) != digest_of(arrays):
+          raise ValueError('its digest is of other contents')
         told = json.loads(str(arrays['told']))
         images = arrays['images']
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):

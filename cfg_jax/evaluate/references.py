@@ -128,10 +128,10 @@ def write(path: str | Path, found: Features, settings: dict) -> None:
   settings = {'version': VERSION} | settings
   arrays |= {'features': found.kept, 'settings': np.array(json.dumps(settings))}
   with files.atomic(path) as file:
-    np.savez(file, digest=_digest(arrays), **arrays)
+    np.savez(file, digest=digest_of(arrays), **arrays)
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
   """The sha256 of all that a file of ours holds."""
   found = hashlib.sha256()
   for name, array in sorted(arrays.items()):
@@ -171,7 +171,7 @@ def _check_digest(arrays: dict) -> None:
   if digest is None:
     if 'version' in str(arrays.get('settings', '')):
       raise ValueError('its digest is missing')
-  elif str(digest) != _digest(arrays):
+  elif str(digest) != digest_of(arrays):
     raise ValueError('its digest is of other contents')
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -45,11 +46,11 @@ def has_log(folder: Path) -> bool:
 
 
 def config_of(folder: Path) -> dict:
-  """The run's config by dotted names; empty where there is none that can be read."""
-  try:
-    return flat(json.loads((folder / 'config.json').read_text(encoding='utf-8')))
-  except (OSError, ValueError, AttributeError):
+  """The run's config by dotted names; empty where there is none. UserError where it is damaged."""
+  if not (folder / 'config.json').exists():
     return {}
+  record = files.read_sealed(folder / 'config.json')
+  return flat(record.pop('config', {}) | record)
 
 
 def trained(folder: Path) -> str:
@@ -95,12 +96,11 @@ def sampled(folder: Path, axis: str) -> tuple[list[dict], list[str]]:
 
 def training(folder: Path) -> tuple[Training | None, list[str]]:
   """What a run has logged, and notes on what cannot be read."""
-  notes, lines = [], []
-  try:
-    lines = files.read_jsonl(folder / LOG)
-  except (UserError, OSError) as error:
-    notes.append(f'{folder.name}: the log of the training is left out: {error}')
-  lines = [x for x in lines if isinstance(x, dict) and _number(x.get('step'))]
+  notes = []
+  lines, damaged = files.read_log(folder / LOG)
+  if damaged:
+    notes.append(f'{folder / LOG}: {damaged} damaged lines are left out.')
+  lines = [x for x in lines if _number(x.get('step'))]
   if not lines:
     return None, notes
   names = dict.fromkeys(k for line in lines for k, v in line.items() if _number(v) and k != 'step')
@@ -119,7 +119,7 @@ def _number(value: object) -> bool:
 def classes(folder: Path) -> list[str]:
   """The names of the classes of the run's data, if the data is at hand and has any."""
   config = config_of(folder)
-  where = Path(str(config.get('data.dir'))).expanduser()
+  where = Path(os.path.expanduser(str(config.get('data.dir'))))
   return class_names(str(config.get('data.name')), where)
 
 

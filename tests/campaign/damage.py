@@ -80,6 +80,7 @@ KINDS = {
   'grid.png': Kind('run/samples/*/grid.png', ('generate', *AGAIN), 3),
   'data, records': Kind('data/cfg_digits/1.0.0/*array_record*', FROM_DATA, 12),
   'data, JSON': Kind('data/cfg_digits/1.0.0/*.*[nt]', FROM_DATA, 12, JSON),
+  'real images': Kind('run/real/*.npz', AGAIN, 6),
   'reference': Kind('data/references/*.npz', ('remove run/evals.jsonl', *AGAIN), 12),
   'TensorBoard': Kind('run/tensorboard/*', ('resume', 'report'), 3),
   'locks': Kind('run/*.lock', ('evaluate', 'resume'), 3),
@@ -191,7 +192,7 @@ def _arrays(path: Path) -> dict:
 def names_of(path: Path, trial: Path) -> list[str]:
   """What a line may call a damaged file: its path, its checkpoint, set or data set."""
   inside = str(path.relative_to(trial))
-  names = [str(path)]
+  names = [str(path), inside]
   for folder in ('checkpoints/40', 'cfg_digits/1.0.0', 'own/own/1.0.0'):
     names += [folder] if folder in inside else []
   if path.suffix == '.npz' and 'samples' in inside:
