@@ -21,7 +21,7 @@ from absl import flags
 
 from cfg_jax.core import command as cli
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import files, runtime, sharding
+from cfg_jax.core import evals, files, runtime, sharding
 from cfg_jax.data import kinds, registry
 from cfg_jax.generate import draw, pretrained
 from cfg_jax.methods import drawing

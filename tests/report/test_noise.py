@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cfg_jax.evaluate.references import digest_of
 from cfg_jax.papers.cfg import findings
 from cfg_jax.report import cells, noise
 from cfg_jax.report.curves import Curve, curves
@@ -140,15 +141,19 @@ def test_real_images_are_a_line_and_a_sheet_and_how_they_were_drawn_is_said(tmp_
   images = np.zeros((20, 8, 8, 1), np.uint8)
   (folder / 'real').mkdir()
   arrays = {'labels': np.arange(20) % 10, 'indices': np.arange(20), 'images': images}
-  np.savez(folder / 'real/a.npz', told=json.dumps(told), **arrays)
+
+  def save(told):
+    all_of_it = arrays | {'told': np.array(json.dumps(told))}
+    np.savez(folder / 'real/a.npz', digest=digest_of(all_of_it), **all_of_it)
+
+  save(told)
   page = report_on(tmp_path)
   words = 'Real images, 100 of the 1797 of training, drawn without replacement (seed 0): '
   assert f'{words}FD-digits 2.00 ± 0.50, IS 9.600 ± 0.020.' in page.text
   tips = [g['data-tip'] for g in page.all('g') if g.get('data-tip', '').startswith('100 real')]
   assert '100 real images: w = 4, FD-digits 2' in tips
   assert [i for i in page.all('img') if i['alt'].startswith('Real images of classes 0, 1')]
-  told['n'] = 50  # not as many: not the floor of these curves
-  np.savez(folder / 'real/a.npz', told=json.dumps(told), **arrays)
+  save(told | {'n': 50})  # not as many: not the floor of these curves
   assert words not in report_on(tmp_path).text
   (folder / 'real/a.npz').write_bytes(b'PK')
   assert 'run/real/a.npz: left out' in report_on(tmp_path).text

@@ -90,7 +90,7 @@ def test_what_is_damaged_is_named_and_the_page_comes(run):
   (run / 'metrics.jsonl').write_text('{"step": 1, "loss": 1}\n{"st\n')
   next(run.glob('samples/*/w=1/identity.json')).write_text('{')
   page = report_on(run)
-  assert 'the log of the training is left out' in page.text
+  assert 'metrics.jsonl: 1 damaged lines are left out' in page.text
   assert 'identity.json: left out' in page.text and page.data['sets'][0]['x'] == ['0']
 
 
