@@ -15,7 +15,7 @@ GRIDS = (
     'sample.sampler.grid=paper',
     'sample.sampler.num_steps=12',
     'sample.sampler.v=0.3',  # Section 4, 64×64
-    'sample.guidance.w=0,0.1,0.5,2',
+    'sample.guidance.w=0,0.1,1',
   ),
 )
 
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
   config.train.batch_size = 32
   config.train.microbatches = 1
   config.train.shard_optimizer = False
-  config.train.num_steps = 1150
+  config.train.num_steps = 1100
   config.train.learning_rate = 2e-3
   config.train.warmup_steps = 100
   config.train.adam_b1 = 0.9  # ADM
@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
   config.train.ema_decay = 0.995  # ADM: 0.9999, over 1000 times the steps
   config.train.log_every = 100
   config.train.sample_every = 0  # steps between grids of samples in TensorBoard; 0 is never
-  config.train.checkpoint_every = 575
+  config.train.checkpoint_every = 550
   config.train.keep_checkpoints = 2
 
   config.sample = ConfigDict()

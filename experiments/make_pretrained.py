@@ -49,9 +49,7 @@ def source(workdir: Path, step: int) -> dict[str, Any]:
     'run': workdir.name,
     'versions': record['versions'],
     'loss': float(np.mean(losses[-10:])) if losses else None,  # of the last ten logged
-    'metrics': [
-      {'w': x['settings']['sample']['guidance']['w'], 'n': x['n']} | x['metrics'] for x in lines
-    ],
+    'metrics': [{'sample': x['settings']['sample'], 'n': x['n']} | x['metrics'] for x in lines],
   }
 
 

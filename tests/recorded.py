@@ -43,6 +43,7 @@ def record(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
       'train.log_every': 1,
       'sample.guidance.w': W,
       'train.learning_rate': 0.02,
+      'train.ema_decay': 0.99,
     }
     flags = tiny_flags(workdir, data, **changes)
     done = run('cfg_jax.train', *flags, JAX_NUM_CPU_DEVICES=devices)

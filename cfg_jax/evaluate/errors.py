@@ -20,6 +20,7 @@ from cfg_jax.evaluate import metrics
 REPLICATES = 100  # deviations of a metric: the error of a difference is known to 7 %
 ANCHORS = 2000  # images of either kind that an image is compared with for KID's influence
 _ROWS = 1024
+_COUNTS = 2**23  # how often images are in resamples: so many numbers are held at once
 
 
 def standard_error(influence: np.ndarray, n: int, labels: np.ndarray | None = None) -> float:
@@ -110,9 +111,16 @@ def inception_score(
     part[order[k * n // splits : (k + 1) * n // splits]] = k
   sizes, entropy = np.bincount(part), metrics.entropy(probs)
   scores = np.empty(drawn.shape[1])
-  for j, rows in enumerate(drawn.T):
-    counts = np.bincount(part * n + rows, minlength=splits * n).reshape(splits, n) / sizes[:, None]
-    scores[j] = np.mean(np.exp(metrics.entropy(counts @ probs) - counts @ entropy))
+  at_once = max(1, _COUNTS // (splits * n))
+  for start in range(0, len(scores), at_once):
+    rows = drawn[:, start : start + at_once].T
+    counts = np.zeros((len(rows), splits, n))
+    for count, row in zip(counts, rows):
+      np.add.at(count, (part, row), 1)
+    counts /= sizes[:, None]
+    marginal = (counts.reshape(-1, n) @ probs).reshape(len(rows), splits, -1)
+    gains = metrics.entropy(marginal) - counts @ entropy
+    scores[start : start + at_once] = np.exp(gains).mean(axis=1)
   return scores - scores.mean()
 
 

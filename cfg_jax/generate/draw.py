@@ -143,7 +143,7 @@ def load_params(
   sample = config.sample
   memory.check(
     params,
-    sample.batch_size // jax.process_count(),
+    images_at_once(sample, jax.device_count()) // jax.process_count(),
     registry.of(config.data).image_shape,
     config.model.channels,
     f'sample.batch_size={sample.batch_size}',

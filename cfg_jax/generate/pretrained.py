@@ -23,7 +23,7 @@ from cfg_jax.core import files, imported, sharding
 from cfg_jax.core.errors import UserError
 
 SHA256 = {  # of weights/NAME.npz
-  'digits': 'a0d19c7e83e27ac58fe7b90b08bd7ffe0429b292480241482cee87c4ad2dd746'
+  'digits': 'ce0bce2aba2356d112ea9e54a880ec62db8c2900f19bb548ca0dcaaab9125e53'
 }
 MARK = 'pretrained.json'  # in a work directory: which weights it holds
 

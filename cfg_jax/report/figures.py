@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from cfg_jax.core.pictures import tile
-from cfg_jax.report import cells, charts, pictures
+from cfg_jax.report import cells, charts, cost, pictures
 from cfg_jax.report.curves import Curve, curves
 from cfg_jax.report.study import Study
 
@@ -23,12 +23,13 @@ def write_png(workdir: Path, path: Path, study: Study) -> None:
   ours = _alike(curves(results, study.axis))
   shown, _ = pictures.choose(results, study.axis, max_bytes=2**22)
   with charts.style(**{'font.size': 10}):
-    figure = Figure(figsize=(13 if shown else 10, 3.4), layout='constrained')
+    figure = Figure(figsize=(13 if shown else 10, 3.8), layout='constrained')
     axes = figure.subplots(1, 4 if shown else 3)
     lines = charts.lines_of(ours, (), name)
     for ax, frame in zip(axes, charts.frames(ours[0].distance, name, study.scale)):
       charts.draw(ax, lines, frame)
-    axes[2].legend(frameon=False, fontsize=8)
+    named = axes[2].get_legend_handles_labels()
+    figure.legend(*named, frameon=False, fontsize=8, ncols=2, loc='outside lower left')
     if shown:
       _draw_samples(axes[3], shown[0], name)
     charts.label(figure, axes[0], lines, charts.frames(ours[0].distance, name, study.scale)[0])
@@ -57,6 +58,26 @@ def write_frontier(workdir: Path, path: Path, study: Study) -> None:
     figure.savefig(path, dpi=110, metadata={'Software': None})
 
 
+def write_cost(workdir: Path, path: Path, study: Study) -> None:
+  """Metrics over network calls and seconds an image: a row for each value on the study's axis.
+
+  Raises UserError where `workdir` holds no evaluated cell.
+  """
+  results = cells.read(workdir, study.axis)
+  distance = results.cells[0].get('distance') or 'FD'
+  panels = cost.panels(results, study.axis, results.cells, distance)
+  with charts.style(**{'font.size': 10}):
+    figure = Figure(figsize=(13, 3.5 * len(panels) + 1.5), layout='constrained')
+    rows = figure.subplots(len(panels), 3, squeeze=False)
+    for row, panel in zip(rows, panels):
+      for ax, frame in zip(row, panel.frames):
+        charts.draw(ax, panel.lines, frame)
+      row[0].set_title(f'{results.fields[study.axis]} = {panel.x:g}', loc='left')
+    named = rows[0][0].get_legend_handles_labels()
+    figure.legend(*named, frameon=False, fontsize=8, ncols=3, loc='outside lower left')
+    figure.savefig(path, dpi=110, metadata={'Software': None})
+
+
 def _outline(ax: Axes) -> None:
   """Gives words a white border; in the page CSS does."""
   for text in ax.texts:
@@ -81,7 +102,7 @@ def _draw_samples(ax: Axes, shown: pictures.Pictures, axis: str) -> None:
   ax.set_xticklabels([f'{shown.x[j]:g}' for j in columns])
   ax.set_yticks(np.arange(len(classes)) * (height + 1) + height / 2 - 0.5, classes)
   ax.set(xlabel=axis, ylabel='class')
-  ax.set_title(shown.name, fontsize=9)
+  ax.set_title(shown.name, fontsize=8)
   ax.tick_params(length=0, labelsize=8)
   ax.grid(False)
   ax.spines[:].set_visible(False)

@@ -52,7 +52,9 @@ def test_the_install_cell_pins_nothing():
 def test_one_variable_names_the_repository(monkeypatch):
   """The badge that the first cell then shows opens this notebook there."""
   [cell] = [''.join(c['source']) for c in CELLS if 'REPOSITORY =' in ''.join(c['source'])]
-  assert SOURCE.count("= 'OWNER/REPO'") == 1 and 'colab-badge' not in SOURCE.replace(cell, '')
+  assert SOURCE.count("REPOSITORY = 'OWNER/REPO'") == 1 and 'colab-badge' not in SOURCE.replace(
+    cell, ''
+  )
   plain = re.sub(r'^ *[%!].*$', '    pass', cell, flags=re.M)  # what IPython alone reads
   monkeypatch.chdir(PATH.parent)
   monkeypatch.setattr('sys.path', list(sys.path))

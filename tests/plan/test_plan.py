@@ -247,6 +247,7 @@ def test_the_command_needs_no_workdir_for_a_plan_only(tmp_path):
   assert done.returncode == 2 and '--workdir' in done.stderr and 'Traceback' not in done.stderr
 
 
+@pytest.mark.slow
 def test_here_times_are_those_of_the_step_and_the_call(tiny, capsys, monkeypatch):
   """All is arithmetic from two measured times: a step of 16 images, and a call of one."""
   monkeypatch.setattr(here, 'SECONDS', 0)

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cfg_jax.papers.cfg import findings
-from cfg_jax.report import cells, cost
+from cfg_jax.report import cells, charts, cost, figures
 from cfg_jax.report.curves import curves
 from tests.report.reports import STUDY, report_on, write_run
 
@@ -97,3 +98,11 @@ def test_of_many_curves_the_best_are_on(tmp_path):
   boxes = [i for i in page.all('input') if 'data-toggle' in i][:10]
   assert ['checked' in box for box in boxes] == [False] * 2 + [True] * 8
   assert '2 curves are off at first' in page.text
+
+
+def test_write_cost_draws_a_row_for_each_w_and_a_curve_for_each_sampler(main_job, tmp_path):
+  figures.write_cost(main_job, tmp_path / 'cost.png', STUDY)
+  with Image.open(tmp_path / 'cost.png') as picture:
+    colours = {colour for _, colour in picture.convert('RGB').getcolors(2**24)}
+    assert picture.height >= 2 * picture.width  # seven rows
+  assert all(tuple(bytes.fromhex(charts.LIGHT[f's{j}'][1:])) in colours for j in range(4))

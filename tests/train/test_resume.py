@@ -57,6 +57,7 @@ def uninterrupted(tmp_path_factory, data_dir):
   return workdir
 
 
+@pytest.mark.slow
 def test_stopped_by_sigterm_and_resumed_is_bit_exact(uninterrupted, tmp_path, data_dir):
   config = config_lib.of_run(uninterrupted)
   flags = tiny_flags(tmp_path, data_dir, **DROPOUT | {'train.num_steps': 100_000})
