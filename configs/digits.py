@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
   config.train.keep_checkpoints = 2
 
   config.sample = ConfigDict()
-  config.sample.sampler = ConfigDict()  # chosen by experiments/quality_for_cost.py; see GRIDS
+  config.sample.sampler = ConfigDict()  # beside Algorithm 2 in GRIDS
   config.sample.sampler.name = 'dpmpp'
   config.sample.sampler.order = 2
   config.sample.sampler.singlestep = False

@@ -63,7 +63,7 @@ def of_run(workdir: str | Path) -> ml_collections.ConfigDict:
 
 def read(path: Path) -> ml_collections.ConfigDict:
   """The config that a JSON file of ours records, locked; UserError where the file is damaged."""
-  return locked(migrate(read_record(path)['config'], str(path)))
+  return of_dict(read_record(path)['config'], str(path))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def of_dict(resolved: dict[str, Any], where: str) -> ml_collections.ConfigDict:
   """The config, of any version, that JSON holds; where: what is named if it is none. Locked."""
-  return locked(migrate(resolved, where))
+  return _locked(migrate(resolved, where))
 
 
 def change(config: ml_collections.ConfigDict, texts: Iterable[str]) -> ml_collections.ConfigDict:
@@ -252,7 +252,7 @@ def flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return items
 
 
-def locked(resolved: dict) -> ml_collections.ConfigDict:
+def _locked(resolved: dict) -> ml_collections.ConfigDict:
   """A config of plain dicts, lists being tuples."""
   return ml_collections.ConfigDict(_tuples(resolved), convert_dict=True).lock()
 

@@ -9,9 +9,8 @@ from typing import TypeVar
 
 import ml_collections
 
-from cfg_jax.core.config import locked
+from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
-from cfg_jax.core.versions import migrate
 
 T = TypeVar('T')
 
@@ -25,7 +24,7 @@ def read(path: str | Path) -> ml_collections.ConfigDict:
       f'--config={path} has a get_config() that returns no ConfigDict; see configs/digits.py.'
     )
   resolved = _told(path, lambda: config.copy_and_resolve_references().to_dict())
-  return locked(migrate(resolved, str(path)))
+  return config_lib.of_dict(resolved, str(path))
 
 
 def module(path: str | Path) -> types.ModuleType:

@@ -58,7 +58,7 @@ def generate(
   processes.barrier('all is drawn')
   complete = indices is None and (missing or not pictures.is_whole(grid_path(sets, workdir)))
   if complete and processes.is_first():
-    names = class_names(config.data.name, Path(config.data.dir).expanduser())
+    names = class_names(config.data.name, config.data.dir)
     write_grid(sets, workdir, n, registry.of(config.data).num_classes, names)
   return step
 

@@ -32,6 +32,11 @@ FIELDS = {
 }
 
 
+def quantisation_of(sample: ml_collections.ConfigDict) -> str:
+  """How pixels become bytes: 'round', or 'truncate' as guided-diffusion's."""
+  return sample.get('quantisation', 'round')
+
+
 def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
   """The jitted sampler (params, indices, value, knobs) → uint8 (B, H, W, C), all of it traced.
 
@@ -39,7 +44,7 @@ def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> 
   conditions; knobs: the guidance rule's, float32 (B,) each. One compiled program serves every w;
   where all w are 0 it skips the ∅ half.
   """
-  method, quantisation = make(config, mesh), config.sample.get('quantisation', 'round')
+  method, quantisation = make(config, mesh), quantisation_of(config.sample)
 
   def draw(params, indices, value, knobs):
     keys = sample_keys(config.sample.seed, indices)
@@ -90,7 +95,7 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
   if 'batch_size' not in dict(wrong):
     for remedy in fields.splits(sample.batch_size, context.num_devices):
       yield 'batch_size', remedy
-  if sample.get('quantisation', 'round') not in ('round', 'truncate'):
+  if quantisation_of(sample) not in ('round', 'truncate'):
     yield 'quantisation', "must be 'round' or 'truncate'"
   for field, remedy in samplers.problems(sample.sampler, context.config.get('diffusion')):
     yield f'sampler.{field}', remedy

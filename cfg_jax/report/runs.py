@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -119,8 +118,7 @@ def _number(value: object) -> bool:
 def classes(folder: Path) -> list[str]:
   """The names of the classes of the run's data, if the data is at hand and has any."""
   config = config_of(folder)
-  where = Path(os.path.expanduser(str(config.get('data.dir'))))
-  return class_names(str(config.get('data.name')), where)
+  return class_names(str(config.get('data.name')), str(config.get('data.dir')))
 
 
 def next_steps(workdir: Path, lacking: Sequence[Path]) -> list[dict]:

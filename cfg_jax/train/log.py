@@ -119,7 +119,7 @@ def make_grid(
     strengths = (0.0,)
   strengths = [strengths[i] for i in _spread(len(strengths), 4)]
   classes = _spread(dataset.num_classes, 8)
-  names = class_names(config.data.name, Path(config.data.dir).expanduser())
+  names = class_names(config.data.name, config.data.dir)
   rows = [named(c, names) for c in classes]
   cells = [(row, c, w) for row, c in enumerate(classes) for w in strengths]
   filled = cells + cells[-1:] * (-len(cells) % mesh.size)
