@@ -18,7 +18,6 @@ COMMANDS = [
   (['generate', '--workdir', 'RUN', '--num_samples', '0'], 'sample.num_samples'),
   (['generate', '--workdir', 'RUN', '--num_samples', 'x'], 'num_samples'),
   (['generate', '--workdir', 'RUN', '--set', 'sample.labels=10'], 'sample.labels'),
-  (['generate', '--workdir', 'RUN', '--set', 'sample.batch_size=16000000'], 'sample.batch_size'),
   (['generate', '--workdir', 'RUN', '--set', 'train.num_steps=x'], 'train.num_steps'),
   (['generate', '--workdir', 'RUN', '--set', 'model.channels=16'], 'model.channels: 8'),
   (['generate', '--workdir', 'RUN', '--extractor', 'digits'], '--extractor is no flag'),
