@@ -15,6 +15,7 @@ from cfg_jax.equations.guidance import rules
 from cfg_jax.equations.samplers.loop import Memory
 
 EpsFn = Callable[[jax.Array, jax.Array, Cond], jax.Array]
+LogProb = Callable[[jax.Array, jax.Array, Any], jax.Array]
 Pair = Callable[..., tuple[Prediction, Prediction]]
 
 
@@ -48,9 +49,61 @@ def null(eps_fn: EpsFn, cond: Cond) -> Pair:
       sides = jax.lax.cond(alone, conditional, both, z, lam)
     else:
       sides = (conditional if alone else both)(z, lam)
-    return tuple(Prediction(diffusion.predict_x(z, eps, lam), eps) for eps in sides)
+    return _predictions(z, lam, *sides)
 
   return pair
+
+
+def classifier(eps_fn: EpsFn, cond: Cond, log_prob: LogProb) -> Pair:
+  """ε(z, c) and ε(z, c) + σ_λ ∇_z log p(c|z), of a model and a classifier of noisy images.
+
+  Then (1 + w) towards − w away is ε(z, c) − w σ_λ ∇_z log p(c|z): classifier guidance of scale w
+  (Dhariwal & Nichol 2021, Algorithm 2), and every rule works on it. log_prob: (z (B, …), lam (B,),
+  cond.value) → log p(c|z_λ), (B,), each of its own z alone. Where cond is ∅ there is nothing to
+  move towards. Others, and what is returned, as for `null`.
+  """
+
+  def pair(z, lam, alone=False):
+    eps = eps_fn(z, lam, cond)
+
+    def away():
+      return eps + class_gradient(log_prob, z, lam, cond)
+
+    if isinstance(alone, jax.core.Tracer):
+      return _predictions(z, lam, eps, jax.lax.cond(alone, lambda: eps, away))
+    return _predictions(z, lam, eps, eps if alone else away())
+
+  return pair
+
+
+def classifier_unconditional(eps_fn: EpsFn, cond: Cond, log_prob: LogProb) -> Pair:
+  """ε(z) − σ_λ ∇_z log p(c|z) and ε(z): by Bayes' rule the first one is ε(z, c).
+
+  So w is that of a conditional model, and the classifier's scale w + 1; w = −1 is the unconditional
+  model (Ho & Salimans, Section 3.1). Arguments as for `classifier`; both sides take the classifier.
+  """
+
+  def pair(z, lam, alone=False):
+    del alone  # the unguided side, w = 0, needs the gradient too
+    eps = eps_fn(z, lam, conditioning.null(cond))
+    return _predictions(z, lam, eps - class_gradient(log_prob, z, lam, cond), eps)
+
+  return pair
+
+
+def class_gradient(log_prob: LogProb, z: jax.Array, lam: jax.Array, cond: Cond) -> jax.Array:
+  """σ_λ ∇_z log p(c|z_λ) of each sample by itself, 0 where cond is ∅: (B, …). See `classifier`."""
+
+  def total(z):  # each term knows its own z alone, so this is every sample's own gradient
+    return jnp.sum(jnp.where(cond.given, log_prob(z, lam, cond.value), 0))
+
+  _, sigma = diffusion.alpha_sigma(diffusion.over_batch(lam, z))
+  return sigma * jax.grad(total)(z)
+
+
+def _predictions(z, lam, *sides):
+  """What a model that says ε, of each side, says of z."""
+  return tuple(Prediction(diffusion.predict_x(z, eps, lam), eps) for eps in sides)
 
 
 PAIRS: dict[str, Callable[[EpsFn, Cond], Pair]] = {'null': null}
