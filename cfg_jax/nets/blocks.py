@@ -116,6 +116,30 @@ class Stage(nnx.Module):
     return x if self.last is None else self.last(x, emb, keys_last)
 
 
+def way_down(config, rngs) -> tuple[nnx.Conv, list[Stage], list[int]]:
+  """The first convolution, the stages from the image to its smallest, and the width after each.
+
+  At every level config.num_blocks residual blocks, each with attention where the level has it, and
+  but for the last level a block that halves. The U-Net meets the widths on its way up.
+  """
+  c_emb, widths = 4 * config.channels, [config.channels * mult for mult in config.channel_mults]
+  c, r = widths[0], config.image_shape[0]
+  conv_in = convolution(config, rngs)(config.image_shape[2], c, 3)
+  stages, after = [], [c]
+  for level, width in enumerate(widths):
+    for _ in range(config.num_blocks):
+      block = ResBlock(c, width, c_emb, config, rngs)
+      attends = r in config.attention_resolutions
+      stages.append(Stage(block, Attention(width, config, rngs) if attends else None))
+      c = width
+      after.append(c)
+    if level < len(widths) - 1:
+      stages.append(Stage(ResBlock(c, c, c_emb, config, rngs, 'down')))
+      r //= 2
+      after.append(c)
+  return conv_in, stages, after
+
+
 def split_keys(keys: jax.Array | None, n: int) -> list[jax.Array] | list[None]:
   """n new keys of each: n arrays (B,); n times None, of None."""
   return [None] * n if keys is None else list(jax.vmap(lambda k: jax.random.split(k, n))(keys).T)

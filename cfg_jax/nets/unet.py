@@ -33,7 +33,15 @@ from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import BELOW_1, Field
 from cfg_jax.data import registry
 from cfg_jax.equations.conditioning import Cond
-from cfg_jax.nets.blocks import Attention, GroupNorm, ResBlock, Stage, convolution, split_keys
+from cfg_jax.nets.blocks import (
+  Attention,
+  GroupNorm,
+  ResBlock,
+  Stage,
+  convolution,
+  split_keys,
+  way_down,
+)
 from cfg_jax.nets.embed import EMBEDDINGS, embed_lambda
 
 
@@ -75,22 +83,13 @@ class UNet(nnx.Module):
     self.lambda_out = nnx.Linear(c_emb, c_emb, rngs=rngs)
     self.class_emb = nnx.Embed(config.num_classes + 1, c_emb, rngs=rngs)
 
-    widths = [c * mult for mult in config.channel_mults]
-    c, r = widths[0], config.image_shape[0]
-    self.conv_in = conv(c_image, c, 3)
-    skips, down, up = [c], [], []  # skips: widths that the way up will meet, last one first
-    for level, width in enumerate(widths):
-      for _ in range(config.num_blocks):
-        down.append(Stage(block(c, width), attend(width, r)))
-        c = width
-        skips.append(c)
-      if level < len(widths) - 1:
-        down.append(Stage(block(c, c, 'down')))
-        r //= 2
-        skips.append(c)
-
+    self.conv_in, down, skips = way_down(config, rngs)
+    c = skips[-1]
+    widths = [config.channels * mult for mult in config.channel_mults]
+    r = config.image_shape[0] >> (len(widths) - 1)
     self.middle = Stage(block(c, c), Attention(c, config, rngs), block(c, c))
 
+    up = []
     for level, width in reversed(list(enumerate(widths))):
       for i in range(config.num_blocks + 1):
         ends_level = level > 0 and i == config.num_blocks
