@@ -28,7 +28,11 @@ FIELDS = {
   'sample_every': Field(int, 0, MOST),
   'checkpoint_every': Field(int, 1, MOST),
   'keep_checkpoints': Field(int, 1, MOST),
+  'weight_decay': Field(float, 0, 1e3, 'must be 0 to 1000; ADM has 0.05 and 0.2', may_lack=True),
+  'rate_decay': Field(str, may_lack=True),
 }
+# Fields that configs may leave out: see `make_optimizer`.
+config_lib.FIT['train'] = lambda train: {'weight_decay': 0.0, 'rate_decay': 'none'} | train
 
 
 class Descended(NamedTuple):
@@ -44,12 +48,23 @@ class Descended(NamedTuple):
 
 
 def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """Adam with a constant rate after a linear warm-up, on gradients clipped by their global norm."""
-  rate = optax.schedules.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
-  return optax.chain(
-    optax.clip_by_global_norm(train.grad_clip),
-    optax.adam(lambda count: rate(count + 1), b1=train.adam_b1, b2=train.adam_b2),
-  )
+  """Adam with a constant rate after a linear warm-up, on gradients clipped by their global norm.
+
+  train.rate_decay='linear' multiplies the rate by 1 − step / num_steps (step = 0, 1, …), and
+  train.weight_decay makes it AdamW (Loshchilov & Hutter 2019): both as ADM trains classifiers.
+  """
+  warm = optax.schedules.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
+
+  def rate(count):
+    left = 1 - count / train.num_steps if train.get('rate_decay') == 'linear' else 1
+    return warm(count + 1) * left
+
+  betas = {'b1': train.adam_b1, 'b2': train.adam_b2}
+  if decay := train.get('weight_decay', 0.0):
+    adam = optax.adamw(rate, **betas, weight_decay=decay)
+  else:
+    adam = optax.adam(rate, **betas)
+  return optax.chain(optax.clip_by_global_norm(train.grad_clip), adam)
 
 
 def descent(
@@ -107,6 +122,8 @@ def problems(train: ml_collections.ConfigDict, context: config_lib.Context) -> c
   """What is wrong with the config's section `train`: (field, remedy)."""
   wrong = dict(fields.problems(train, FIELDS))
   yield from wrong.items()
+  if 'rate_decay' not in wrong and train.get('rate_decay', 'none') not in ('none', 'linear'):
+    yield 'rate_decay', "must be 'none' or 'linear'"
   if wrong.keys() & {'batch_size', 'microbatches'}:
     return
   for remedy in fields.splits(train.batch_size, context.num_devices):

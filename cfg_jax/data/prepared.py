@@ -57,6 +57,27 @@ class Source:
       raise UserError(_damaged(self._folder, error)) from error
 
 
+class Part:
+  """Some of a source's images, by their indices; `name` says which, and is in the fingerprint."""
+
+  def __init__(self, source: Source, indices: Sequence[int], name: str):
+    """source: the whole."""
+    self._source, self._indices, self.part = source, indices, name
+    self.dataset_info, self.split = source.dataset_info, source.split
+
+  def __len__(self) -> int:
+    """How many images there are."""
+    return len(self._indices)
+
+  def __getitem__(self, i: int) -> dict:
+    """Image i of these, with its label."""
+    return self._source[self._indices[i]]
+
+  def __getitems__(self, indices: Sequence[int]) -> list[dict]:
+    """Several."""
+    return self._source.__getitems__([self._indices[i] for i in indices])
+
+
 def _damaged(folder, error):
   text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
   return f'the data set in {folder} is damaged ({text}): remove that folder and prepare it again.'
@@ -147,4 +168,5 @@ def fingerprint(source: Sequence[dict]) -> str:
   except FileNotFoundError as error:
     raise UserError(_damaged(Path(error.filename).parent, error)) from None
   identity = [info.full_name, info.features.to_json(), info.features['label'].names, shards]
+  identity += [source.part] if isinstance(source, Part) else []
   return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

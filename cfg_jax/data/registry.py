@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ml_collections
 
+from cfg_jax.core import config as config_lib
 from cfg_jax.core import fields, files
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.errors import UserError
@@ -91,11 +92,45 @@ def find(data: ml_collections.ConfigDict) -> Dataset | None:
 
 
 def open_source(data: ml_collections.ConfigDict, split: str = 'train') -> Sequence[dict]:
-  """The images of a config's section `data`; UserError where they are not prepared."""
-  return of(data).open(files.expand(data.dir), split)
+  """The images of a config's section `data`; UserError where they are not prepared.
+
+  Those of `train` are without the ones that data.held_out keeps out of training.
+  """
+  source, k = of(data).open(files.expand(data.dir), split), data.get('held_out', 0)
+  if not k or split != 'train':
+    return source
+  return prepared.Part(source, [i for i in range(len(source)) if i % k], f'without every {k}th')
 
 
-FIELDS = {'name': Field(str), 'dir': Field(str), 'flip': Field(bool)}
+def open_held_out(data: ml_collections.ConfigDict) -> tuple[str, Sequence[dict]]:
+  """(what they are called, images that training has not seen): of `train`, or of another split.
+
+  data.held_out=k keeps images 0, k, 2k, … out of training: prepared data lie class by class, so
+  that each class gives its share. With 0 it is `validation` or `test`, whichever is prepared.
+  UserError where there is none.
+  """
+  if k := data.get('held_out', 0):
+    source = of(data).open(files.expand(data.dir), 'train')
+    return f'train, every {k}th', prepared.Part(source, range(0, len(source), k), f'every {k}th')
+  info = open_source(data).dataset_info
+  for split in ('validation', 'test'):
+    if split in info.splits:
+      return split, open_source(data, split)
+  raise UserError(
+    f'data.held_out=0, and {data.name} has neither `validation` nor `test`: nothing is kept out of '
+    'training. Train with --set data.held_out=5 to keep every fifth image out, or prepare another '
+    'split.'
+  )
+
+
+# A field that configs may leave out.
+config_lib.FIT['data'] = lambda data: {'held_out': 0} | data
+FIELDS = {
+  'name': Field(str),
+  'dir': Field(str),
+  'flip': Field(bool),
+  'held_out': Field(int, 0, 10**9, may_lack=True),
+}
 
 
 def problems(data: ml_collections.ConfigDict, context: Context) -> Problems:
@@ -105,6 +140,8 @@ def problems(data: ml_collections.ConfigDict, context: Context) -> Problems:
   yield from wrong
   if wrong:
     return
+  if data.get('held_out') == 1:
+    yield 'held_out', 'keeps every image out of training: use 0 for none, or 2 and more'
   try:
     of(data)
   except UserError as error:

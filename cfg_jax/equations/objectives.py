@@ -61,6 +61,15 @@ def draw(
   return Noisy(diffusion.diffuse(x, eps, lam), lam, cond, eps)
 
 
+def cross_entropies(logits: jax.Array, cond: Cond) -> jax.Array:
+  """−log p(c|z_λ) of every sample, (B,): the loss of a classifier. In float32.
+
+  logits: (B, K); cond: of classes, int (B,) in 0..K−1, all given.
+  """
+  log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+  return -jnp.take_along_axis(log_p, cond.value[:, None], axis=1)[:, 0]
+
+
 def losses(eps_fn: EpsFn, noisy: Noisy) -> jax.Array:
   """‖ε_θ(z_λ, c) − ε‖² of every sample, as a mean over its dimensions: (B,)."""
   error = jnp.square(eps_fn(noisy.z, noisy.lam, noisy.cond) - noisy.eps)

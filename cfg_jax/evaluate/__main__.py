@@ -32,11 +32,10 @@ from cfg_jax.core import command, runtime
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import Checkpoints, steps_on_disk
 from cfg_jax.core.errors import UserError
-from cfg_jax.evaluate import extractors, make_reference, scoring
+from cfg_jax.evaluate import extractors, make_reference, owners, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.extractors.weights import NotAtHand
 from cfg_jax.evaluate.features import Extractor
-from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.__main__ import config_of_flags, define_sample_flags
 from cfg_jax.generate.store import sample_sets
@@ -48,7 +47,7 @@ def run(given: flags.FlagValues) -> None:
     raise UserError('run needs --workdir: the run, as cfg_jax.train left it.')
   ways = ['sample.quantisation=truncate', 'evaluate.as_adm=true'] if given.as_adm else []
   config, workdir = config_of_flags(*ways), Path(given.workdir)
-  config_lib.check(config, OWNERS, 1)
+  config_lib.check(config, owners.of(config), 1)
   runtime.setup_jax(config.sample.batch_size)
   step = _newest(config.sample, workdir) if given.step is None else given.step
   try:

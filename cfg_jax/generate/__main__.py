@@ -27,7 +27,7 @@ from cfg_jax.core.errors import UserError
 from cfg_jax.generate import pretrained
 from cfg_jax.generate.draw import GRID_ROWS, generate, grid_path
 from cfg_jax.generate.store import sample_sets
-from cfg_jax.methods.owners import OWNERS
+from cfg_jax.methods import owners
 
 
 def define_flags() -> None:
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     config = config_lib.change(pretrained.read(given.pretrained).config, changes)
   else:
     config = config_of_flags(*own)
-  config_lib.check(config, OWNERS, 1)
+  config_lib.check(config, owners.of(config), 1)
   processes.start_by_flags()
   runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   with contextlib.ExitStack() as stack:

@@ -6,17 +6,38 @@ import jax
 import ml_collections
 
 from cfg_jax.core.config import Context, Problems
-from cfg_jax.methods import classifier_free
+from cfg_jax.methods import classifier, classifier_free
 from cfg_jax.methods.method import Method, Request
 
 __all__ = ['METHODS', 'Method', 'Request', 'make', 'problems']
 
-METHODS: dict[str, ModuleType] = {'classifier_free': classifier_free}
+METHODS: dict[str, ModuleType] = {
+  'classifier_free': classifier_free,
+  'classifier': classifier,
+}
 
 
 def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   """The method that config.method names, whose step runs on the devices of the mesh."""
   return METHODS[config.method.name].make(config, mesh)
+
+
+def network(config: ml_collections.ConfigDict) -> ModuleType:
+  """The file of nets/ whose network the config's section `model` is of."""
+  return METHODS[config.method.name].NETWORK
+
+
+def draws(config: ml_collections.ConfigDict) -> bool:
+  """Whether samples can be drawn by the method: else its config has no `sample`, no `evaluate`."""
+  method = config.get('method')
+  return getattr(METHODS.get(method and method.get('name')), 'DRAWS', True)
+
+
+def model_problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
+  """What is wrong with the config's section `model`: (field, remedy)."""
+  method = context.config.get('method')
+  named = METHODS.get(method and method.get('name'), classifier_free)
+  yield from named.NETWORK.problems(model, context)
 
 
 def problems(method: ml_collections.ConfigDict, context: Context) -> Problems:

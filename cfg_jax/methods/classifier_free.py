@@ -16,8 +16,11 @@ from cfg_jax.core.update import descent, make_optimizer
 from cfg_jax.equations import guidance, objectives, samplers
 from cfg_jax.equations.guidance.pairs import PAIRS
 from cfg_jax.equations.guidance.rules import RULES
-from cfg_jax.methods.method import Method
+from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import unet
+
+NETWORK = unet  # whose configs, parameters and functions these are
+DRAWS = True
 
 
 def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
@@ -78,20 +81,6 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     )
 
   return Method(init, loss, step, draw)
-
-
-def by_quarter(
-  losses: jax.Array, lam: jax.Array, lambda_min: float, lambda_max: float
-) -> dict[str, Mean]:
-  """The mean loss of the samples (B,) in each quarter of [λ_min, λ_max]: loss_quarter_1 … _4.
-
-  Quarter k = 1..4 is λ_min + (k−1)/4 (λ_max−λ_min) ≤ λ < λ_min + k/4 (λ_max−λ_min), the last one
-  with its end: the first is almost noise, the last almost the image.
-  """
-  place = jnp.floor(4 * (lam - lambda_min) / (lambda_max - lambda_min))
-  is_in = jnp.clip(place, 0, 3) == jnp.arange(4)[:, None]  # (4, B)
-  sums, counts = jnp.where(is_in, losses, 0).sum(1), is_in.sum(1)
-  return {f'loss_quarter_{k + 1}': Mean(sums[k], counts[k]) for k in range(4)}
 
 
 FIELDS = {

@@ -1,9 +1,10 @@
-"""What a method is: four pure functions."""
+"""What a method is: pure functions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from cfg_jax.core.state import Mean, TrainState
 from cfg_jax.data.batches import Batch
@@ -24,4 +25,20 @@ class Method(NamedTuple):
   init: Callable[[int], TrainState]  # of the seed; trace it under jit to place the state
   loss: Callable[[dict, Batch, jax.Array], jax.Array]  # (params, batch, key): what is descended
   step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]
-  draw: Callable[[dict, Request], jax.Array]  # (params, request) → x (B, …) in [−1, 1]
+  draw: Callable[[dict, Request], jax.Array] | None  # (params, request) → x (B, …) in [−1, 1]
+  # (params, batch, key) → what the model makes of data that it has not seen
+  score: Callable[[dict, Batch, jax.Array], dict[str, Mean]] | None = None
+
+
+def by_quarter(
+  values: jax.Array, lam: jax.Array, lambda_min: float, lambda_max: float, name: str = 'loss'
+) -> dict[str, Mean]:
+  """The mean of the samples' values (B,) in each quarter of [λ_min, λ_max]: loss_quarter_1 … _4.
+
+  Quarter k = 1..4 is λ_min + (k−1)/4 (λ_max−λ_min) ≤ λ < λ_min + k/4 (λ_max−λ_min), the last one
+  with its end: the first is almost noise, the last almost the image.
+  """
+  place = jnp.floor(4 * (lam - lambda_min) / (lambda_max - lambda_min))
+  is_in = jnp.clip(place, 0, 3) == jnp.arange(4)[:, None]  # (4, B)
+  sums, counts = jnp.where(is_in, values, 0).sum(1), is_in.sum(1)
+  return {f'{name}_quarter_{k + 1}': Mean(sums[k], counts[k]) for k in range(4)}

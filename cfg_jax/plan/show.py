@@ -18,7 +18,7 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core import runtime
 from cfg_jax.core.errors import UserError
 from cfg_jax.equations import samplers
-from cfg_jax.evaluate.owners import OWNERS
+from cfg_jax.evaluate import owners
 from cfg_jax.plan import cost, devices, here
 
 
@@ -31,7 +31,7 @@ def show(
 ) -> None:
   """Prints the plan. Raises ValueError for a wrong config, device, number of devices or mfu."""
   kind = _checked(device, num_devices, mfu)
-  config_lib.check(config, OWNERS, num_devices)
+  config_lib.check(config, owners.of(config), num_devices)
   dtype = config.model.dtype
   peak = kind.peak_flops(dtype)
   units = kind.float32_is if dtype == 'float32' else dtype
@@ -52,7 +52,7 @@ def show_here(config: ml_collections.ConfigDict) -> None:
   Raises UserError for a wrong config.
   """
   num_devices = jax.device_count()
-  config_lib.check(config, OWNERS, num_devices)
+  config_lib.check(config, owners.of(config), num_devices)
   print(f'{config.data.name} on the {num_devices} × {jax.devices()[0].device_kind} here, measured')
   _show_parameters(config)
   flops = cost.image_flops(config)

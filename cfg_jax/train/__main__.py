@@ -11,7 +11,7 @@ from absl import flags
 from cfg_jax.core import command, processes, runtime
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import check_path
-from cfg_jax.evaluate.owners import OWNERS
+from cfg_jax.evaluate import owners
 from cfg_jax.plan import cost, show
 from cfg_jax.train.loop import train
 
@@ -38,10 +38,10 @@ def main(argv: list[str]) -> None:
     show.main(config)
     return
   check_path(flags.FLAGS.workdir)
-  config_lib.check(config, OWNERS, 1)
+  config_lib.check(config, owners.of(config), 1)
   processes.start_by_flags()
   runtime.setup_jax(config.train.batch_size, channels=config.model.channels)
-  config_lib.check(config, OWNERS, jax.device_count())
+  config_lib.check(config, owners.of(config), jax.device_count())
   train(config, Path(flags.FLAGS.workdir), cost.peak_images_per_s(config))
 
 

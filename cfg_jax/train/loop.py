@@ -17,7 +17,7 @@ from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.data import prepared, registry
 from cfg_jax.data.batches import Batches
-from cfg_jax.methods.owners import OWNERS
+from cfg_jax.methods import owners
 from cfg_jax.train.log import Log, make_grid
 from cfg_jax.train.profile import ProfileSignal
 
@@ -34,7 +34,7 @@ def train(
   `processes`) each calls this; the first one logs and shows progress.
   """
   check_path(workdir)
-  config_lib.check(config, OWNERS, jax.device_count())
+  config_lib.check(config, owners.of(config), jax.device_count())
   mesh = sharding.data_mesh()
   method = methods.make(config, mesh)
   create = functools.partial(method.init, config.seed)

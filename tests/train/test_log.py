@@ -14,7 +14,7 @@ from cfg_jax.core import pictures, sharding
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.state import Mean
 from cfg_jax.methods import drawing
-from cfg_jax.methods.classifier_free import by_quarter
+from cfg_jax.methods.method import by_quarter
 from cfg_jax.plan import cost, devices
 from cfg_jax.train import log as train_log
 from cfg_jax.train import loop as train

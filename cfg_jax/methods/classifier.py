@@ -1,0 +1,136 @@
+"""Dhariwal & Nichol 2021, Section 4: a classifier p(c|z_λ) of noisy images, which guides samplers.
+
+With method.noised=false it sees images as they are: an ordinary classifier.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from cfg_jax.core import fields
+from cfg_jax.core import state as train_state
+from cfg_jax.core.config import Context, Problems
+from cfg_jax.core.fields import Field
+from cfg_jax.core.state import Mean, TrainState
+from cfg_jax.core.update import descent, make_optimizer
+from cfg_jax.equations import diffusion, objectives, schedules
+from cfg_jax.methods.method import Method, by_quarter
+from cfg_jax.nets import encoder
+
+NETWORK = encoder
+DRAWS = False
+# The λ that images are noised to: the paper's p(λ), or ADM's thousand times, equally likely.
+TIMES = ('paper', 'adm_linear', 'adm_cosine')
+SCORED_TIMES = 4  # a held-out image in each quarter of λ
+
+
+def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
+  """The method of a config, whose step runs on the devices of the mesh.
+
+  Randomness is as for `classifier_free.make`.
+  """
+  network, method = encoder.of(config), config.method
+  apply, optimizer = encoder.apply_fn(network), make_optimizer(config.train)
+  ends = ends_of(config)
+
+  def init(seed):
+    params = {'network': encoder.create_params(network, seed)}
+    return train_state.create(params, {'network': optimizer})
+
+  def draw_noisy(key, batch):
+    k_lam, k_eps = jax.random.split(key)
+    n = batch.x.shape[:1]
+    if not method.noised:
+      lam = jnp.full(n, ends[1])
+    elif method.times == 'paper':
+      lam = diffusion.log_snr(jax.random.uniform(k_lam, n), *ends)
+    else:
+      table = jnp.asarray(_adm_lambdas(method.times), jnp.float32)
+      lam = table[jax.random.randint(k_lam, n, 0, len(table))]
+    return noisy_at(k_eps, batch, lam)
+
+  def noisy_at(key, batch, lam):
+    if not method.noised:
+      return objectives.Noisy(batch.x, lam, batch.cond, jnp.zeros_like(batch.x))
+    eps = jax.random.normal(key, batch.x.shape, batch.x.dtype)
+    return objectives.Noisy(diffusion.diffuse(batch.x, eps, lam), lam, batch.cond, eps)
+
+  def losses(params, noisy, keys):
+    logits, _ = apply(params, noisy.z, noisy.lam, keys if network.dropout else None)
+    return objectives.cross_entropies(logits, noisy.cond)
+
+  descend = descent(losses, optimizer, config.train.microbatches, mesh)
+
+  def step(state, batch):
+    k_noise, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
+    noisy = draw_noisy(k_noise, batch)
+    params, opt_state, each, grad_norm = descend(
+      state.params['network'],
+      state.opt_state['network'],
+      noisy,
+      jax.random.split(k_net, len(batch.x)),
+    )
+    ema = optax.incremental_update(params, state.ema['network'], 1 - config.train.ema_decay)
+    metrics = {'loss': Mean(jnp.mean(each), 1), 'grad_norm': Mean(grad_norm, 1)}
+    if method.noised:
+      metrics |= by_quarter(each, noisy.lam, *ends)
+    new = ({'network': tree} for tree in (params, ema, opt_state))
+    return TrainState(state.step + 1, *new), metrics
+
+  def loss(params, batch, key):
+    k_noise, k_net = jax.random.split(key)
+    keys = jax.random.split(k_net, len(batch.x))
+    return jnp.mean(losses(params['network'], draw_noisy(k_noise, batch), keys))
+
+  def right(params, noisy):
+    """Whether the class is the likeliest (B,), and among the five likeliest (B,), as numbers."""
+    logits, _ = apply(params['network'], noisy.z, noisy.lam)
+    own = jnp.take_along_axis(logits, noisy.cond.value[:, None], axis=1)
+    above = jnp.sum(logits > own, axis=1)
+    return {f'top_{k}': (above < k).astype(jnp.float32) for k in (1, 5)}
+
+  def score(params, batch, key):
+    """Top-1 and top-5 of every image, in each quarter of λ at a λ of its own, equally likely."""
+    n = len(batch.x)
+    if not method.noised:
+      found = right(params, noisy_at(key, batch, jnp.full(n, ends[1])))
+      return {name: Mean(jnp.sum(x), n) for name, x in found.items()}
+    metrics = {}
+    for quarter in range(4):
+      k_lam, k_eps = jax.random.split(jax.random.fold_in(key, quarter))
+      at = (quarter + jax.random.uniform(k_lam, (n,))) / 4
+      lam = ends[0] + (ends[1] - ends[0]) * at
+      for name, x in right(params, noisy_at(k_eps, batch, lam)).items():
+        metrics[f'{name}_quarter_{quarter + 1}'] = Mean(jnp.sum(x), n)
+    return metrics
+
+  return Method(init, loss, step, None, score)
+
+
+def ends_of(config: ml_collections.ConfigDict) -> tuple[float, float]:
+  """The least and the greatest λ that the classifier is trained at."""
+  if config.method.times == 'paper':
+    return config.diffusion.lambda_min, config.diffusion.lambda_max
+  lam = _adm_lambdas(config.method.times)
+  return float(lam.min()), float(lam.max())
+
+
+@functools.cache
+def _adm_lambdas(times: str):
+  return schedules.ddpm_lambdas(times.removeprefix('adm_'))
+
+
+FIELDS = {'name': Field(str), 'noised': Field(bool), 'times': Field(str)}
+
+
+def problems(method: ml_collections.ConfigDict, context: Context) -> Problems:
+  """What is wrong with the config's section `method`: (field, remedy)."""
+  wrong = dict(fields.problems(method, FIELDS))
+  yield from wrong.items()
+  if 'times' not in wrong and method.times not in TIMES:
+    yield 'times', f'is none of {", ".join(TIMES)}'
+  if context.config.get('train', {}).get('sample_every'):
+    yield 'name', 'draws no samples: set train.sample_every=0'
