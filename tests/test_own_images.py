@@ -62,5 +62,6 @@ def test_a_folder_of_photographs_becomes_samples(tmp_path):
   command('cfg_jax.generate', '--workdir', workdir, *short, *sets)
   (grid,) = workdir.glob('samples/step=50,ema,ddpm,T=4,*/grid.png')
   pixels = np.asarray(Image.open(grid))
-  assert pixels.shape == (2 * 32, 2 * 32, 3)
+  height, width, channels = pixels.shape  # two classes, two w, and their names
+  assert height > 2 * 32 and width > 2 * 32 and channels == 3
   assert pixels.std() > 10 and (pixels[:, :32] != pixels[:, 32:]).any()  # w = 0 and w = 1
