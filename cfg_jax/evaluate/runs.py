@@ -18,7 +18,6 @@ from cfg_jax.evaluate.features import Extractor
 from cfg_jax.evaluate.metrics import SPREADS
 from cfg_jax.generate.store import SampleSet, sample_sets
 from cfg_jax.generate.upgrade import upgrade
-from cfg_jax.methods import drawing
 
 
 def evaluate(
@@ -51,7 +50,7 @@ def _add_lines(config, workdir, step, extractor, reference_path):
   extractor = extractor or extractors.make(config.evaluate.extractor)
   as_adm = config.evaluate.get('as_adm', False)
   settings = features.settings(extractor)
-  quantisation = {'quantisation': drawing.quantisation_of(config.sample)}
+  quantisation = {'quantisation': config.sample.get('quantisation', 'round')}
   if reference_path:
     compared = settings if as_adm else settings | quantisation
     reference = make_reference.read_or_make(reference_path, extractor, compared)
