@@ -1,6 +1,8 @@
 """A gradient step of one network: microbatches, mean over the devices, clipping, Adam."""
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,22 +38,25 @@ config_lib.FIT['train'] = lambda train: {'weight_decay': 0.0, 'rate_decay': 'non
 
 
 class Descended(NamedTuple):
-  """What a step leaves: new parameters and optimizer state, the losses (B,), the gradient's norm.
+  """What a step leaves: new parameters and optimizer state, the losses, the gradient's norm.
 
   The norm is that before clipping.
   """
 
   params: Any
   opt_state: Any
-  losses: jax.Array
+  losses: Any
   grad_norm: jax.Array
 
 
-def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(
+  train: ml_collections.ConfigDict, decays: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
   """Adam with a constant rate after a linear warm-up, on gradients clipped by their global norm.
 
   train.rate_decay='linear' multiplies the rate by 1 − step / num_steps (step = 0, 1, …), and
   train.weight_decay makes it AdamW (Loshchilov & Hutter 2019): both as ADM trains classifiers.
+  decays: params → a bool for each, whether it decays; all do by default.
   """
   warm = optax.schedules.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
 
@@ -61,10 +66,25 @@ def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransforma
 
   betas = {'b1': train.adam_b1, 'b2': train.adam_b2}
   if decay := train.get('weight_decay', 0.0):
-    adam = optax.adamw(rate, **betas, weight_decay=decay)
+    adam = optax.adamw(rate, **betas, weight_decay=decay, mask=decays)
   else:
     adam = optax.adam(rate, **betas)
   return optax.chain(optax.clip_by_global_norm(train.grad_clip), adam)
+
+
+def by_player(
+  optimizers: Mapping[str, optax.GradientTransformation],
+) -> optax.GradientTransformation:
+  """The optimizer of several players' parameters, a dict, each with its own and its own state."""
+
+  def init(params):
+    return {name: optimizers[name].init(params[name]) for name in params}
+
+  def update(grads, state, params):
+    each = {name: optimizers[name].update(grads[name], state[name], params[name]) for name in grads}
+    return {name: u for name, (u, _) in each.items()}, {name: s for name, (_, s) in each.items()}
+
+  return optax.GradientTransformation(init, update)
 
 
 def descent(
@@ -75,13 +95,14 @@ def descent(
 ) -> Callable[..., Descended]:
   """A step down the mean of losses: (params, opt_state, *samples) → `Descended`.
 
-  losses: (params, *samples) → (B,), the samples being trees of arrays (B, …). Neither the devices
-  of the mesh nor the number of microbatches change the result, but for rounding.
+  losses: (params, *samples) → (B,), or a tree of such, whose sum is descended; the samples are
+  trees of arrays (B, …). Neither the devices of the mesh nor the number of microbatches change the
+  result, but for rounding.
   """
 
   def mean(params, *samples):
     each = losses(params, *samples)
-    return jnp.mean(each), each
+    return functools.reduce(operator.add, map(jnp.mean, jax.tree.leaves(each))), each
 
   gradient = in_microbatches(jax.grad(mean, has_aux=True), microbatches)
   gradient = sharding.mean_over_devices(gradient, mesh)
@@ -98,7 +119,7 @@ def descent(
 def in_microbatches(gradient: Callable, n: int) -> Callable:
   """The same function for batches of which the devices can hold the activations of an nth only.
 
-  gradient: (params, *samples) → (mean gradient, losses (B,)), called n times with B/n samples; the
+  gradient: (params, *samples) → (mean gradient, losses, a tree of (B,)), called n times with B/n samples; the
   samples are trees of arrays (B, …).
   """
   if n == 1:
@@ -113,7 +134,7 @@ def in_microbatches(gradient: Callable, n: int) -> Callable:
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     total, losses = jax.lax.scan(add, zeros, parts)
-    return jax.tree.map(lambda g: g / n, total), losses.reshape(-1)
+    return jax.tree.map(lambda g: g / n, total), jax.tree.map(jnp.ravel, losses)
 
   return accumulated
 
