@@ -119,8 +119,8 @@ def descent(
 def in_microbatches(gradient: Callable, n: int) -> Callable:
   """The same function for batches of which the devices can hold the activations of an nth only.
 
-  gradient: (params, *samples) → (mean gradient, losses, a tree of (B,)), called n times with B/n samples; the
-  samples are trees of arrays (B, …).
+  gradient: (params, *samples) → (mean gradient, losses, a tree of (B,)), called n times with B/n
+  samples, which are trees of arrays (B, …).
   """
   if n == 1:
     return gradient

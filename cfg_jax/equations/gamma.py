@@ -53,6 +53,12 @@ def gamma(params: Params, t: jax.Array, ends: tuple[float, float]) -> jax.Array:
   return params['ends']['gamma_0'] + jnp.abs(params['ends']['span']) * eta
 
 
+def at_ends(params: Params, ends: tuple[float, float]) -> tuple[jax.Array, jax.Array]:
+  """γ_0 and γ_1, scalars, whose gradient knows the ends alone."""
+  of_ends = {k: v for k, v in params.items() if k == 'ends'}
+  return gamma(of_ends, jnp.zeros(()), ends), gamma(of_ends, jnp.ones(()), ends)
+
+
 def unit(interior: Params, t: jax.Array) -> jax.Array:
   """η(t) = (γ̃(t) − γ̃(0))/(γ̃(1) − γ̃(0)), γ̃ = l_1(t) + l_3(φ(l_2(l_1(t)))), with positive weights.
 

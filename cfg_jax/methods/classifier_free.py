@@ -13,10 +13,9 @@ from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
 from cfg_jax.core.state import Mean, TrainState
 from cfg_jax.core.update import descent, make_optimizer
-from cfg_jax.equations import guidance, objectives, samplers
-from cfg_jax.equations.guidance.pairs import PAIRS
-from cfg_jax.equations.guidance.rules import RULES
-from cfg_jax.methods import guides
+from cfg_jax.data import registry
+from cfg_jax.equations import objectives, samplers
+from cfg_jax.methods import guides, likelihood
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import unet
 
@@ -70,18 +69,25 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     return jnp.mean(losses(params['network'], draw_noisy(k_loss, batch), keys))
 
   def draw(params, request):  # Algorithm 2
-    eps_fn = functools.partial(apply, params['network'])
-    sampler, rule = config.sample.sampler, config.sample.guidance
-    pair = PAIRS[rule.pair](eps_fn, request.cond, *guides.log_probs(config, params))
+    eps_fn, sampler = functools.partial(apply, params['network']), config.sample.sampler
     return samplers.sample_model(
-      guidance.guide(pair, RULES[rule.rule], **request.knobs),
+      guides.guided(config, eps_fn, params, request),
       request.keys,
       network.image_shape,
       samplers.grid_of(sampler, **ends),
       **samplers.settings_of(sampler),
     )
 
-  return Method(init, loss, step, draw)
+  def score(params, batch, keys):
+    measures = {
+      '': likelihood.of_ends(**ends),
+      '_T': likelihood.of_grid(samplers.grid_of(config.sample.sampler, **ends)),
+    }
+    eps_fn, dataset = functools.partial(apply, params['network']), registry.of(config.data)
+    given = dataset.level_values(), measures, config.method.p_uncond, dataset.num_classes
+    return likelihood.scores(eps_fn, batch, keys, *given)
+
+  return Method(init, loss, step, draw, score)
 
 
 FIELDS = {

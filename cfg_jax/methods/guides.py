@@ -16,8 +16,11 @@ from cfg_jax.core.checkpoint import restore_params
 from cfg_jax.core.config import Problems
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
-from cfg_jax.equations.guidance.pairs import GUIDED
+from cfg_jax.equations import guidance
+from cfg_jax.equations.guidance.pairs import GUIDED, PAIRS, EpsFn
+from cfg_jax.equations.guidance.rules import RULES
 from cfg_jax.methods import classifier
+from cfg_jax.methods.method import Request
 from cfg_jax.nets import encoder
 
 
@@ -32,8 +35,8 @@ config_lib.FIT['sample.guidance'] = fitted
 
 def folder(config: ml_collections.ConfigDict) -> Path | None:
   """The run that guides the samples of config; None where its pair has no guide."""
-  guidance = config.sample.guidance
-  return files.expand(guidance.guide) if guidance.pair in GUIDED else None
+  chosen = config.sample.guidance
+  return files.expand(chosen.guide) if chosen.pair in GUIDED else None
 
 
 def load(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, Any]:
@@ -58,17 +61,26 @@ def log_probs(config: ml_collections.ConfigDict, params: Mapping[str, Any]) -> t
   return (classifier.log_prob(config_lib.of_run(workdir), params['guide']),)
 
 
+def guided(
+  config: ml_collections.ConfigDict, eps_fn: EpsFn, params: Mapping[str, Any], request: Request
+) -> Callable:
+  """The model that samplers take: of eps_fn, guided as the config and the request's knobs say."""
+  chosen = config.sample.guidance
+  pair = PAIRS[chosen.pair](eps_fn, request.cond, *log_probs(config, params))
+  return guidance.guide(pair, RULES[chosen.rule], **request.knobs)
+
+
 def problems(config: ml_collections.ConfigDict) -> Problems:
   """What is wrong with the guide that config names: (field of `sample.guidance`, remedy).
 
   Its config alone is read, and the names of its checkpoints.
   """
-  guidance = config.sample.guidance
-  if guidance.pair not in GUIDED:
-    if 'guide' in guidance:
-      yield 'guide', f'guides nothing: the pair {guidance.pair} has none; leave it out'
+  chosen = config.sample.guidance
+  if chosen.pair not in GUIDED:
+    if 'guide' in chosen:
+      yield 'guide', f'guides nothing: the pair {chosen.pair} has none; leave it out'
     return
-  if not guidance.get('guide'):
+  if not chosen.get('guide'):
     yield 'guide', "must name a classifier's run: --set sample.guidance.guide=FOLDER"
     return
   try:

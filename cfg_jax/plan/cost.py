@@ -76,7 +76,9 @@ def forward_flops(config: ml_collections.ConfigDict) -> flops.Flops:
   config = config_lib.change(config, ['model.remat=false'])
   params, batch = _abstract_params(config)['network'], _abstract_batch(config, 1)
   lam = jax.ShapeDtypeStruct((1,), jnp.float32)
-  return flops.count_flops(unet.apply_fn(unet.of(config)), params, batch.x, lam, batch.cond)
+  network = methods.network(config)
+  apply = network.apply_fn(network.of(config))
+  return flops.count_flops(apply, params, batch.x, lam, batch.cond)
 
 
 def train_flops(config: ml_collections.ConfigDict, *, remat: bool) -> flops.Flops:
