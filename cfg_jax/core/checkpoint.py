@@ -16,16 +16,11 @@ import orbax.checkpoint as ocp
 
 from cfg_jax.core import files, processes, sharding, versions
 from cfg_jax.core.errors import UserError
+from cfg_jax.core.steps import steps_on_disk
 
 
 class LackingArray(UserError):
   """A checkpoint that never held an array asked for, or of another shape; it is not damaged."""
-
-
-def steps_on_disk(workdir: Path) -> list[int]:
-  """The steps of a run's finished checkpoints, intact or not, in increasing order."""
-  folders = (Path(workdir) / 'checkpoints').glob('*')
-  return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
 
 
 def check_path(workdir: Path) -> None:
@@ -196,6 +191,27 @@ class Checkpoints:
       self._wait_and_remove_old()
     finally:
       self._manager.close()
+
+
+def restore_params(
+  abstract: dict[str, Any],
+  workdir: Path,
+  step: int | None,
+  mesh: jax.sharding.Mesh,
+  name: str = 'ema',
+) -> tuple[int, dict[str, Any]]:
+  """(step, parameters by player) of the newest intact checkpoint, or of `step`, on every device.
+
+  abstract: their shapes; name: 'ema' or 'params'. Raises UserError where there is no intact one, or
+  it is of another network.
+  """
+  wanted = {'step': jax.ShapeDtypeStruct((), np.int32), name: abstract}
+  checkpoints = Checkpoints(workdir)
+  restored = checkpoints.restore(sharding.abstract(wanted, sharding.replicated(mesh)), step)
+  checkpoints.close()
+  if restored is None:
+    raise UserError(f'{workdir} has no checkpoint: train first.')
+  return int(restored[0]['step']), restored[0][name]
 
 
 def digests(arrays: dict[str, jax.Array]) -> dict[str, str]:

@@ -70,13 +70,26 @@ class Batches:
   def __next__(self) -> Batch:
     """The next batch."""
     batch = next(self._iterator)
-    label = batch['label'].astype(np.int32)
-    x = batch['image'].astype(np.float32) / 127.5 - 1
-    return Batch(x, Cond(label, np.ones(len(label), bool)))
+    return _batch(batch['image'], batch['label'])
 
   def close(self) -> None:
     """Stops reading ahead."""
     self._iterator.close()
+
+
+def of_examples(examples: Sequence[dict]) -> Batch:
+  """The batch of some examples {'image': uint8 (H, W, C), 'label': int}."""
+  images, labels = (np.stack([example[k] for example in examples]) for k in ('image', 'label'))
+  return _batch(images, labels)
+
+
+def _batch(images: np.ndarray, labels: np.ndarray) -> Batch:
+  return Batch(to_x(images), Cond(labels.astype(np.int32), np.ones(len(labels), bool)))
+
+
+def to_x(images: np.ndarray) -> np.ndarray:
+  """Grey levels, uint8, as x: float32 in [−1, 1]."""
+  return images.astype(np.float32) / 127.5 - 1
 
 
 class _Rows:

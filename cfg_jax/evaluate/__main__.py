@@ -6,7 +6,9 @@
 
 run: adds a line to the run's evals.jsonl for every sample set that has none yet. Settings not given
 are the run's own. The word may be left out. Where the Inception weights that the run's config
-wants are not at hand it says so in one line, adds nothing, and ends with exit code 0.
+wants are not at hand it says so in one line, adds nothing, and ends with exit code 0. A run that
+draws no samples, such as a classifier's, is scored on images that its training has not seen: a line
+in scores.jsonl.
 samples: prints one line of JSON for an .npz or a folder of pictures.
 reference: writes the statistics of a data set, or of any images, to be given as --reference.
 
@@ -28,11 +30,12 @@ from typing import NamedTuple
 import ml_collections
 from absl import flags
 
+from cfg_jax import methods
 from cfg_jax.core import command, runtime
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import Checkpoints, steps_on_disk
 from cfg_jax.core.errors import UserError
-from cfg_jax.evaluate import extractors, make_reference, owners, scoring
+from cfg_jax.evaluate import extractors, held_out, make_reference, owners, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.extractors.weights import NotAtHand
 from cfg_jax.evaluate.features import Extractor
@@ -48,6 +51,9 @@ def run(given: flags.FlagValues) -> None:
   ways = ['sample.quantisation=truncate', 'evaluate.as_adm=true'] if given.as_adm else []
   config, workdir = config_of_flags(*ways), Path(given.workdir)
   config_lib.check(config, owners.of(config), 1)
+  if not methods.draws(config):
+    _score(given, config)
+    return
   runtime.setup_jax(config.sample.batch_size)
   step = _newest(config.sample, workdir) if given.step is None else given.step
   try:
@@ -62,6 +68,15 @@ def run(given: flags.FlagValues) -> None:
     )
     return
   evaluate(config, workdir, step, extractor=extractor, reference_path=given.reference)
+
+
+def _score(given: flags.FlagValues, config: ml_collections.ConfigDict) -> None:
+  """Scores a run that draws no samples on held-out images."""
+  for flag in ('w', 'num_samples', 'reference', 'as_adm', *_NETWORK):
+    if given[flag].present:
+      raise UserError(f'{given.workdir} draws no samples: leave out --{flag}.')
+  runtime.setup_jax(held_out.BATCH, channels=config.model.channels)
+  print(held_out.told(held_out.score(config, Path(given.workdir), given.step)))
 
 
 def _newest(sample: ml_collections.ConfigDict, workdir: Path) -> int:

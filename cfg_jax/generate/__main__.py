@@ -21,6 +21,7 @@ from pathlib import Path
 import ml_collections
 from absl import flags
 
+from cfg_jax import methods
 from cfg_jax.core import command, processes, runtime
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.errors import UserError
@@ -77,7 +78,12 @@ def main(argv: Sequence[str]) -> None:
     config = config_lib.change(pretrained.read(given.pretrained).config, changes)
   else:
     config = config_of_flags(*own)
-  config_lib.check(config, owners.of(config), 1)
+  if not methods.draws(config):
+    raise UserError(
+      f'--workdir={given.workdir} is a run of {config.method.name}, which draws no samples: name '
+      'it as a guide, --set sample.guidance.guide=FOLDER, of a run that does.'
+    )
+  config_lib.check(config, owners.OWNERS, 1)
   processes.start_by_flags()
   runtime.setup_jax(config.sample.batch_size, channels=config.model.channels)
   with contextlib.ExitStack() as stack:

@@ -1,28 +1,24 @@
 """checkpoint → samples: Algorithm 2 for every w of a list, in files that a restart keeps."""
 
-import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import files, memory, pictures, processes, sharding
-from cfg_jax.core.checkpoint import Checkpoints
-from cfg_jax.core.errors import UserError
+from cfg_jax.core.checkpoint import restore_params
 from cfg_jax.core.progress import Progress
 from cfg_jax.data import kinds, registry
 from cfg_jax.data.names import class_names, named
 from cfg_jax.equations.guidance import rules
 from cfg_jax.generate.store import SampleSet, sample_sets
 from cfg_jax.generate.upgrade import upgrade
-from cfg_jax.methods import drawing
-from cfg_jax.methods.owners import OWNERS
+from cfg_jax.methods import drawing, guides, owners
 
 GRID_ROWS = 10  # of grid.png, at most
 
@@ -40,7 +36,7 @@ def generate(
   checkpoint. Beside complete sets it leaves grid.png: rows = classes, columns = w, from one noise.
   Of several processes (see `processes`), each draws a share of the images on its own devices.
   """
-  config_lib.check(config, OWNERS, jax.device_count())
+  config_lib.check(config, owners.OWNERS, jax.device_count())
   drawing.check_guidance(config, config.sample.guidance.w)
   config_lib.check_unchanged(config, Path(workdir) / 'config.json')
   if processes.is_first():
@@ -137,10 +133,11 @@ def images_at_once(sample: ml_collections.ConfigDict, num_devices: int) -> int:
 def load_params(
   config: ml_collections.ConfigDict, workdir: Path, step: int | None, mesh: jax.sharding.Mesh
 ) -> tuple[int, dict]:
-  """(step, parameters) of the newest intact checkpoint, or of `step`; EMA as config says."""
-  method = methods.make(config, mesh)
-  params = jax.eval_shape(functools.partial(method.init, config.seed)).params
-  sample = config.sample
+  """(step, parameters) of the newest intact checkpoint, or of `step`; EMA as config says.
+
+  A guide's are among them.
+  """
+  params, sample = methods.abstract_params(config, mesh), config.sample
   memory.check(
     params,
     images_at_once(sample, jax.device_count()) // jax.process_count(),
@@ -149,13 +146,8 @@ def load_params(
     f'sample.batch_size={sample.batch_size}',
   )
   name = 'ema' if sample.ema else 'params'
-  wanted = {'step': jax.ShapeDtypeStruct((), jnp.int32), name: params}
-  checkpoints = Checkpoints(workdir)
-  restored = checkpoints.restore(sharding.abstract(wanted, sharding.replicated(mesh)), step)
-  checkpoints.close()
-  if restored is None:
-    raise UserError(f'{workdir} has no checkpoint: train first.')
-  return int(restored[0]['step']), restored[0][name]
+  step, params = restore_params(params, workdir, step, mesh, name)
+  return step, params | guides.load(config, mesh)
 
 
 def grid_path(sets: Sequence[SampleSet], workdir: Path) -> Path:

@@ -18,7 +18,7 @@ from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
 from cfg_jax.generate import pretrained
 from cfg_jax.generate.draw import load_params
-from cfg_jax.methods import drawing
+from cfg_jax.methods import drawing, guides
 from cfg_jax.methods.owners import OWNERS
 
 
@@ -48,6 +48,7 @@ def load_pretrained(name: str, *settings: str) -> Model:
   weights, mesh = pretrained.read(name), sharding.data_mesh()
   config = _changed(weights.config, settings)
   params = jax.device_put(pretrained.params(weights, config), sharding.replicated(mesh))
+  params |= guides.load(config, mesh)
   return Model(config, weights.step, params, drawing.make_sampler(config, mesh))
 
 

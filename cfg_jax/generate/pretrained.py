@@ -4,7 +4,6 @@
 config, and where they are from.
 """
 
-import functools
 import hashlib
 import io
 import json
@@ -70,8 +69,7 @@ def unpack(data: bytes) -> Pretrained:
 
 def params(pretrained: Pretrained, config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The weights as parameters by player, as the method of config has them."""
-  method = methods.make(config, sharding.data_mesh(jax.local_devices()[:1]))
-  abstract = jax.eval_shape(functools.partial(method.init, config.seed)).params
+  abstract = methods.abstract_params(config, sharding.data_mesh(jax.local_devices()[:1]))
   paths, tree = jax.tree_util.tree_flatten_with_path(abstract)
   names = [jax.tree_util.keystr(path, simple=True, separator='.') for path, _ in paths]
   return jax.tree.unflatten(tree, [pretrained.weights[name] for name in names])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cfg_jax.core import files
+from cfg_jax.core import files, steps
 from cfg_jax.core.errors import UserError
 from cfg_jax.generate import identity
 
@@ -84,8 +84,14 @@ class SampleSet:
 
 
 def sample_sets(sample: Any, step: int) -> list[SampleSet]:
-  """One set for each w of a config's section `sample`, in its order."""
+  """One set for each w of a config's section `sample`, in its order.
+
+  A guide is part of what they are by its weights, wherever it lies.
+  """
   settings = sample.to_dict()
+  if guide := settings['guidance'].get('guide'):
+    folder = files.expand(guide)
+    settings['guidance']['guide'] = steps.ema_digest(folder, steps.newest(folder))
   return [SampleSet(identity.settings_of(settings, step, w)) for w in sample.guidance.w]
 
 

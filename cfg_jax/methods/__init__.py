@@ -1,5 +1,6 @@
 """What can be trained: a method is one file that reads as its paper, and a line of `METHODS`."""
 
+import functools
 from types import ModuleType
 
 import jax
@@ -9,7 +10,7 @@ from cfg_jax.core.config import Context, Problems
 from cfg_jax.methods import classifier, classifier_free
 from cfg_jax.methods.method import Method, Request
 
-__all__ = ['METHODS', 'Method', 'Request', 'make', 'problems']
+__all__ = ['METHODS', 'Method', 'Request', 'abstract_params', 'make', 'problems']
 
 METHODS: dict[str, ModuleType] = {
   'classifier_free': classifier_free,
@@ -20,6 +21,11 @@ METHODS: dict[str, ModuleType] = {
 def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   """The method that config.method names, whose step runs on the devices of the mesh."""
   return METHODS[config.method.name].make(config, mesh)
+
+
+def abstract_params(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> dict:
+  """The shapes of the parameters, by player."""
+  return jax.eval_shape(functools.partial(make(config, mesh).init, config.seed)).params
 
 
 def network(config: ml_collections.ConfigDict) -> ModuleType:

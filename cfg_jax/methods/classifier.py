@@ -4,6 +4,7 @@ With method.noised=false it sees images as they are: an ordinary classifier.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
 from cfg_jax.core.state import Mean, TrainState
 from cfg_jax.core.update import descent, make_optimizer
-from cfg_jax.equations import diffusion, objectives, schedules
+from cfg_jax.equations import conditioning, diffusion, objectives, schedules
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import encoder
 
@@ -24,7 +25,6 @@ NETWORK = encoder
 DRAWS = False
 # The λ that images are noised to: the paper's p(λ), or ADM's thousand times, equally likely.
 TIMES = ('paper', 'adm_linear', 'adm_cosine')
-SCORED_TIMES = 4  # a held-out image in each quarter of λ
 
 
 def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
@@ -92,22 +92,37 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     above = jnp.sum(logits > own, axis=1)
     return {f'top_{k}': (above < k).astype(jnp.float32) for k in (1, 5)}
 
-  def score(params, batch, key):
-    """Top-1 and top-5 of every image, in each quarter of λ at a λ of its own, equally likely."""
-    n = len(batch.x)
+  def noise(key, x, quarter):
+    """A λ of the quarter, all equally likely, and ε, of one image."""
+    k_lam, k_eps = jax.random.split(jax.random.fold_in(key, quarter))
+    lam = ends[0] + (ends[1] - ends[0]) * (quarter + jax.random.uniform(k_lam)) / 4
+    return lam, jax.random.normal(k_eps, x.shape, x.dtype)
+
+  def score(params, batch, keys):
     if not method.noised:
-      found = right(params, noisy_at(key, batch, jnp.full(n, ends[1])))
-      return {name: Mean(jnp.sum(x), n) for name, x in found.items()}
-    metrics = {}
+      return right(params, noisy_at(keys[0], batch, jnp.full(len(batch.x), ends[1])))
+    found = {}
     for quarter in range(4):
-      k_lam, k_eps = jax.random.split(jax.random.fold_in(key, quarter))
-      at = (quarter + jax.random.uniform(k_lam, (n,))) / 4
-      lam = ends[0] + (ends[1] - ends[0]) * at
-      for name, x in right(params, noisy_at(k_eps, batch, lam)).items():
-        metrics[f'{name}_quarter_{quarter + 1}'] = Mean(jnp.sum(x), n)
-    return metrics
+      lam, eps = jax.vmap(noise, (0, 0, None))(keys, batch.x, quarter)
+      noisy = objectives.Noisy(diffusion.diffuse(batch.x, eps, lam), lam, batch.cond, eps)
+      found |= {f'{k}_quarter_{quarter + 1}': x for k, x in right(params, noisy).items()}
+    return found
 
   return Method(init, loss, step, None, score)
+
+
+def log_prob(config: ml_collections.ConfigDict, params: dict) -> Callable:
+  """(z (B, …), lam (B,), c (B,)) → log p(c|z_λ), float32 (B,), of the classifier of a config.
+
+  params: of its network.
+  """
+  apply = encoder.apply_fn(encoder.of(config))
+
+  def log_prob(z, lam, c):
+    logits, _ = apply(params, z, lam)
+    return -objectives.cross_entropies(logits, conditioning.given(c))
+
+  return log_prob
 
 
 def ends_of(config: ml_collections.ConfigDict) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from cfg_jax.core.update import descent, make_optimizer
 from cfg_jax.equations import guidance, objectives, samplers
 from cfg_jax.equations.guidance.pairs import PAIRS
 from cfg_jax.equations.guidance.rules import RULES
+from cfg_jax.methods import guides
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import unet
 
@@ -71,7 +72,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def draw(params, request):  # Algorithm 2
     eps_fn = functools.partial(apply, params['network'])
     sampler, rule = config.sample.sampler, config.sample.guidance
-    pair = PAIRS[rule.pair](eps_fn, request.cond)
+    pair = PAIRS[rule.pair](eps_fn, request.cond, *guides.log_probs(config, params))
     return samplers.sample_model(
       guidance.guide(pair, RULES[rule.rule], **request.knobs),
       request.keys,

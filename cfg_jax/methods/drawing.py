@@ -15,7 +15,7 @@ from cfg_jax.core.fields import Field
 from cfg_jax.data import kinds, registry
 from cfg_jax.equations import conditioning, samplers
 from cfg_jax.equations.guidance import pairs, rules
-from cfg_jax.methods import make
+from cfg_jax.methods import guides, make
 from cfg_jax.methods.method import Request
 
 config_lib.FIT['sample.sampler'] = samplers.fitted  # --set sample.sampler.name=ddim
@@ -74,13 +74,30 @@ def to_uint8(x: jax.Array, quantisation: str = 'round') -> jax.Array:
   return (jnp.round(levels) if quantisation == 'round' else levels).astype(jnp.uint8)
 
 
+def can_draw(config: ml_collections.ConfigDict, w: float) -> bool:
+  """Whether the network has been trained on all that its pair asks of it at this w: c, or ∅."""
+  pair, p = config.sample.guidance.pair, config.method.p_uncond
+  with_c = pair == 'classifier' or pair == 'null' and w != -1
+  with_null = pair == 'classifier_unconditional' or pair == 'null' and w != 0
+  return not (with_c and p == 1 or with_null and p == 0)
+
+
 def check_guidance(config: ml_collections.ConfigDict, w: Sequence[float]) -> None:
-  """Raises UserError where one of w needs ∅, and the network has never seen it."""
-  if config.method.p_uncond == 0 and not all(rules.unguided({'w': x}) for x in w):
+  """Raises UserError where one of w needs a class, or ∅, and the network has never seen it."""
+  if all(can_draw(config, x) for x in w):
+    return
+  p, pair = config.method.p_uncond, config.sample.guidance.pair
+  if p == 1:
     raise UserError(
-      f'sample.guidance.w={tuple(w)} guides with ∅, which this network has never seen '
-      '(method.p_uncond=0): use --w 0.'
+      f'sample.guidance.pair={pair} with w={tuple(w)} asks for classes, which this network has '
+      'never seen (method.p_uncond=1): use --w -1, or --set sample.guidance.pair='
+      'classifier_unconditional with a guide.'
     )
+  remedy = 'use --w 0' if pair == 'null' else 'use the pair classifier, whose w is one less'
+  raise UserError(
+    f'sample.guidance.w={tuple(w)} guides with ∅, which this network has never seen '
+    f'(method.p_uncond=0): {remedy}.'
+  )
 
 
 def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> config_lib.Problems:
@@ -101,6 +118,9 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
     yield f'sampler.{field}', remedy
   if sample.guidance.get('pair') not in pairs.PAIRS:
     yield 'guidance.pair', f'is none of {", ".join(pairs.PAIRS)}'
+  else:
+    for field, remedy in guides.problems(context.config):
+      yield f'guidance.{field}', remedy
   for field, remedy in rules.problems(sample.guidance):
     yield f'guidance.{field}', remedy
   dataset = registry.find(context.config.data)

@@ -26,8 +26,8 @@ class Method(NamedTuple):
   loss: Callable[[dict, Batch, jax.Array], jax.Array]  # (params, batch, key): what is descended
   step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]
   draw: Callable[[dict, Request], jax.Array] | None  # (params, request) → x (B, …) in [−1, 1]
-  # (params, batch, key) → what the model makes of data that it has not seen
-  score: Callable[[dict, Batch, jax.Array], dict[str, Mean]] | None = None
+  # (params, batch, keys (B,)) → numbers for each of the images (B,), which training has not seen
+  score: Callable[[dict, Batch, jax.Array], dict[str, jax.Array]] | None = None
 
 
 def by_quarter(

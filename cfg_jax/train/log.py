@@ -110,13 +110,13 @@ def make_grid(
 ) -> Callable[[Any], np.ndarray]:
   """ema → a grid of samples, uint8 (H', W', C): rows = classes and noises, columns = w, with names.
 
-  Of config.sample's w four are shown, both ends among them (w = 0 alone where ∅ is not trained),
-  and of the classes eight: the same ones, from the same noise, whenever it is called. All processes
-  call it, and all get the grid.
+  Of config.sample's w that the network was trained for four are shown, both ends among them, and of
+  the classes eight: the same ones, from the same noise, whenever it is called. All processes call
+  it, and all get the grid.
   """
   dataset, strengths = registry.of(config.data), config.sample.guidance.w
-  if config.method.p_uncond == 0:
-    strengths = (0.0,)
+  unguided = -1.0 if config.method.p_uncond == 1 else 0.0
+  strengths = [w for w in strengths if drawing.can_draw(config, w)] or [unguided]
   strengths = [strengths[i] for i in _spread(len(strengths), 4)]
   classes = _spread(dataset.num_classes, 8)
   names = class_names(config.data.name, config.data.dir)

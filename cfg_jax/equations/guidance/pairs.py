@@ -106,7 +106,22 @@ def _predictions(z, lam, *sides):
   return tuple(Prediction(diffusion.predict_x(z, eps, lam), eps) for eps in sides)
 
 
-PAIRS: dict[str, Callable[[EpsFn, Cond], Pair]] = {'null': null}
+PAIRS: dict[str, Callable[..., Pair]] = {
+  'null': null,
+  'classifier': classifier,
+  'classifier_unconditional': classifier_unconditional,
+}
+GUIDED = ('classifier', 'classifier_unconditional')  # those that take a log_prob
+
+
+def calls(pair: str, alone: bool) -> tuple[int, int]:
+  """What an image costs at a step: network calls, and gradients of log_prob.
+
+  alone: no second prediction is needed, see `rules.unguided`.
+  """
+  if pair == 'null':
+    return (1 if alone else 2), 0
+  return 1, 0 if alone and pair == 'classifier' else 1
 
 
 def guide(pair: Pair, rule: Callable, **knobs: Any) -> Callable:

@@ -52,14 +52,9 @@ def unguided(knobs: Mapping[str, Any]) -> Any:
   return knobs['w'] == 0
 
 
-def calls(knobs: Mapping[str, float]) -> int:
-  """Network calls for an image at a step, with these knobs."""
-  return 1 if unguided(knobs) else 2
-
-
 def knobs_of(section: Mapping[str, Any]) -> dict[str, Any]:
   """The knobs that the config's section `sample.guidance` sets, `w` being a tuple of values."""
-  return {name: value for name, value in section.items() if name not in ('pair', 'rule')}
+  return {name: value for name, value in section.items() if name not in ('pair', 'rule', 'guide')}
 
 
 def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,33 @@
+"""Which checkpoints a run has, and what is in them by its digest. Without JAX."""
+
+from pathlib import Path
+
+from cfg_jax.core import files
+from cfg_jax.core.errors import UserError
+
+
+def steps_on_disk(workdir: Path) -> list[int]:
+  """The steps of a run's finished checkpoints, intact or not, in increasing order."""
+  folders = (Path(workdir) / 'checkpoints').glob('*')
+  return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
+
+
+def newest(workdir: Path) -> int:
+  """The step of the newest one; UserError where there is none."""
+  steps = steps_on_disk(workdir)
+  if not steps:
+    raise UserError(f'{workdir} has no checkpoint: train first.')
+  return steps[-1]
+
+
+def ema_digest(workdir: Path, step: int) -> str:
+  """16 hex digits that name a checkpoint's EMA, from the digests of its arrays in its record.
+
+  UserError where the record is damaged.
+  """
+  path = Path(workdir) / 'checkpoints' / str(step) / 'record' / 'metadata'
+  try:
+    digests = files.unseal(files.read_json(path), must=False)['digests']
+    return files.digest({k: v for k, v in digests.items() if k.startswith('ema.')})[:16]
+  except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    raise UserError(f'{path} is damaged ({error!r}): remove this checkpoint.') from None
