@@ -1,8 +1,8 @@
 """ADM's classifier of noisy ImageNet 64×64, which guides its samplers: Dhariwal & Nichol 2021.
 
 Nobody has trained it with this code yet. ADM's own is imported by `python -m cfg_jax.nets.adm`. It
-knows the thousand times of ADM's cosine schedule, λ from −19.8 to 10.1, and takes λ beyond these as
-the nearest; for the λ of a network that configs/imagenet64.py trained, train it with
+sees the thousand times of ADM's cosine schedule, λ from −19.8 to 10.1, and so guides ADM's network
+of 64×64. To guide one that configs/imagenet64.py trained, which goes from −20 to 20, train it with
 --set method.times=paper --set model.lambda_embedding=arctan.
 
 [ADM] the paper's Table 12 and Section 4. [code] its public code, guided-diffusion. [ours] no

@@ -157,6 +157,11 @@ def main(argv: list[str]) -> None:
   )
   if 'sample' in config:
     print(f'Sample it: python -m cfg_jax.generate --workdir {workdir} --num_samples 16')
+  else:
+    print(
+      'Guide a run with it: python -m cfg_jax.generate --workdir RUN --w 1 '
+      f'--set sample.guidance.pair=classifier --set sample.guidance.guide={workdir}'
+    )
 
 
 def define_flags() -> None:

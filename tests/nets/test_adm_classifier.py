@@ -9,9 +9,10 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='pip install -e .[parity]')
 
+from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
-from cfg_jax.methods import restore
+from cfg_jax.core.checkpoint import restore_params
 from cfg_jax.nets import adm, adm_layout, encoder
 from cfg_jax.nets.embed import adm_lambdas
 from experiments.adm_pytorch import ADM_64, UNet, random, tensors_of, to_torch
@@ -40,7 +41,8 @@ def small(size, pool='attention'):
 def restored(workdir):
   """The run's config, and its weights."""
   config = config_lib.of_run(workdir)
-  _, params = restore.restore(config, workdir, None, sharding.data_mesh())
+  mesh = sharding.data_mesh()
+  _, params = restore_params(methods.abstract_params(config, mesh), workdir, None, mesh)
   return config, params['network']
 
 
@@ -140,6 +142,9 @@ def test_files_in_half_precision_are_read(imported, tmp_path):
 
 def test_the_run_is_of_the_times_that_it_was_trained_at(imported):
   config, _ = restored(imported[2])
+  other = ['method.times=paper', 'method.noised=false', 'model.lambda_embedding=arctan']
+  changed = adm.as_trained(config_lib.change(config, other), adm.CLASSIFIERS[64])
+  assert changed.to_dict() == config.to_dict()
   lam = adm_lambdas('adm_cosine')
   assert (config.diffusion.lambda_min, config.diffusion.lambda_max) == (lam[-1], lam[0])
   assert config.method.to_dict() == {'name': 'classifier', 'noised': True, 'times': 'adm_cosine'}
@@ -182,7 +187,7 @@ def test_a_wrong_file_is_one_line_that_names_what_is_wrong_and_what_fits(importe
 
 
 def test_the_command_of_the_readme(imported, call, tmp_path):
-  """At the size of the tests; it says in what the run computes, and names no sampling."""
+  """At the size of the tests; it says in what the run computes, and what is next."""
   [line] = [x for x in test_readme.COMMANDS if 'nets.adm --config configs/classifier' in x]
   here = {'64x64_classifier.pt': str(imported[1]), 'runs/guide64': str(tmp_path / 'run')}
   changes = SMALL[64] | {'head_channels': 16}
@@ -190,7 +195,8 @@ def test_the_command_of_the_readme(imported, call, tmp_path):
   fields = [f'--set=model.{k}={v}' for k, v in text.items()]
   done = call(adm, *(here.get(word, word) for word in line.split()[1:]), *fields)
   assert done.returncode == 0, done.stderr
-  assert 'computes in bfloat16' in done.stdout and 'generate' not in done.stdout
+  assert 'computes in bfloat16' in done.stdout and 'Sample it' not in done.stdout
+  assert f'--set sample.guidance.guide={tmp_path / "run"}' in done.stdout
   jax.tree.map(
     np.testing.assert_array_equal, restored(tmp_path / 'run')[1], restored(imported[2])[1]
   )
