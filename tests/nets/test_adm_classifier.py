@@ -75,6 +75,15 @@ def test_logits_are_adms(size, pool, tmp_path):
   assert errors.max() <= BOUND, errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('size', (64, 128))
+def test_logits_are_adms_at_full_width(size, tmp_path):
+  network = random(reference.PUBLISHED[size], make=reference.Network)
+  config = load_config(f'classifier_imagenet{size}', **{'model.dtype': 'float32'})
+  adm.import_run(config, saved(tmp_path / 'weights.pt', tensors_of(network)), tmp_path / 'run')
+  assert error(network, tmp_path / 'run').max() <= BOUND
+
+
 @pytest.fixture(scope='module')
 def imported(tmp_path_factory):
   """(reference, its file, our run)."""
