@@ -72,7 +72,7 @@ def run(given: flags.FlagValues) -> None:
 
 def _score(given: flags.FlagValues, config: ml_collections.ConfigDict) -> None:
   """Scores a run that draws no samples on held-out images."""
-  for flag in ('w', 'num_samples', 'reference', 'as_adm', *_NETWORK):
+  for flag in ('reference', *_NETWORK):
     if given[flag].present:
       raise UserError(f'{given.workdir} draws no samples: leave out --{flag}.')
   runtime.setup_jax(held_out.BATCH, channels=config.model.channels)

@@ -123,6 +123,10 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
       yield f'guidance.{field}', remedy
   for field, remedy in rules.problems(sample.guidance):
     yield f'guidance.{field}', remedy
+  if (sample.guidance.get('rule') == 'mean_shift') != (
+    sample.sampler.get('name') == 'ddpm_shifted'
+  ):
+    yield 'guidance.rule', "and the solver: 'mean_shift' and 'ddpm_shifted' go together, or neither"
   dataset = registry.find(context.config.data)
   if (
     dataset is not None

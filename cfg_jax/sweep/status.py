@@ -47,7 +47,7 @@ def read(workdir: Path, run: Run) -> Status:
       present = len(sample_set.present(folder) & set(range(n)))
       images += present
       num_images += n
-      calls += (n - present) * cost.image_calls(sampling.config.sample, sample_set.w)
+      calls += (n - present) * cost.image_calls(sampling.config, sample_set.w)
     cells += len(evaluated(folder, sampling))
     num_cells += len(sampling.config.sample.guidance.w)
   return Status(step, train.num_steps, note, trained, images, num_images, calls, cells, num_cells)

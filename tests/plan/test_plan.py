@@ -128,7 +128,7 @@ def test_the_whole_step_and_the_whole_sampler_do_what_the_plan_counts(tiny):
 
 
 def table_calls(config):
-  return [cost.sampling_calls(c.sample) for c in cost.columns(config).values()]
+  return [cost.sampling_calls(c) for c in cost.columns(config).values()]
 
 
 def test_the_papers_tables_in_network_calls():
