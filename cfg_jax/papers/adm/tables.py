@@ -8,8 +8,11 @@ only FID is here, with the precision and recall that the README repeats.
 """
 
 import csv
+import math
 from importlib import resources
 from typing import NamedTuple
+
+from cfg_jax.report.study import Published
 
 
 class Row(NamedTuple):
@@ -29,6 +32,9 @@ class Row(NamedTuple):
   metrics: dict[str, float]
 
 
+DISTANCE = 'FID-50k'
+SIZES = {f'imagenet{size}': size for size in (64, 128, 256)}
+STEPS = 'sample.sampler.num_steps'
 METRICS = {  # the file's name of each, by ours
   'FID-50k': 'fid',
   'sFID': 'sfid',
@@ -54,3 +60,37 @@ def guided(size: int) -> tuple[Row, ...]:
       for row in csv.DictReader(f)
       if int(row['size']) == size
     )
+
+
+def published(dataset: str, distance: str) -> list[Published]:
+  """ADM's rows of a data set by its name here as curves over w, for the report; see `Row.scale`."""
+  if distance != DISTANCE or dataset not in SIZES:
+    return []
+  groups = {}
+  for row in guided(SIZES[dataset]):
+    key = row.conditional, row.sampler, row.steps, row.dropout
+    groups.setdefault(key, []).append(row)
+  return [_curve(key, rows) for key, rows in groups.items()]
+
+
+def _curve(key, rows):
+  conditional, sampler, steps, dropout = key
+  what = 'conditional' if conditional else 'unconditional'
+  dropped = f', dropout {dropout:g}' if dropout else ''
+  names = [name for name in METRICS if any(name in row.metrics for row in rows)]
+  ancestral = sampler == 'ancestral'
+  return Published(
+    name=f'ADM, {what}, {"" if ancestral else "DDIM, "}{steps} steps{dropped}',
+    table=f'ADM’s {rows[0].source.partition(";")[0]}',
+    column={STEPS: steps},
+    settings={
+      STEPS: steps,
+      'method.name': 'classifier_free',
+      'sample.guidance.pair': 'classifier' if conditional else 'classifier_unconditional',
+      'sample.guidance.rule': 'mean_shift' if ancestral else 'classifier_free',
+      'sample.sampler.name': 'ddpm_shifted' if ancestral else 'ddim',
+      'resize': 'tf1',
+    },
+    x=tuple(row.scale if conditional else row.scale - 1 for row in rows),
+    metrics={name: tuple(row.metrics.get(name, math.nan) for row in rows) for name in names},
+  )
