@@ -15,8 +15,8 @@ samples: prints one line of JSON for an .npz or a folder of pictures.
 reference: writes the statistics of a data set, or of any images, to be given as --reference.
 
 --as_adm computes IS, precision and recall as the evaluator of ADM does: see as_adm.py. Of a run, it
-takes samples that `generate --as_adm` has drawn. --extractor=MODULE:CLASS is a network of your own:
-see extractors/__init__.py.
+takes samples that `generate --as_adm` has drawn. --extractor=FOLDER is a classifier's run, and
+--extractor=MODULE:CLASS a network of your own: see extractors/__init__.py.
 
 If one is killed, give the same command again and it goes on where it was.
 """
@@ -52,6 +52,8 @@ def run(given: flags.FlagValues) -> None:
     raise UserError('run needs --workdir: the run, as cfg_jax.train left it.')
   ways = ['sample.quantisation=truncate', 'evaluate.as_adm=true'] if given.as_adm else []
   config, workdir = config_of_flags(*ways), Path(given.workdir)
+  if given.extractor and methods.draws(config):
+    config = config_lib.change(config, [f'evaluate.extractor={given.extractor}'])
   config_lib.check(config, owners.of(config), 1)
   if not methods.draws(config):
     held_out_images(given)
@@ -77,7 +79,7 @@ def held_out_images(given: flags.FlagValues) -> None:
   """Scores a run, by default its newest checkpoint, on images that its training has not seen."""
   if not given.workdir:
     raise UserError('held_out needs --workdir: the run, as cfg_jax.train left it.')
-  for flag in ('w', 'num_samples', 'reference', 'as_adm', *_NETWORK):
+  for flag in ('reference', *_NETWORK):
     if given[flag].present:
       raise UserError(f'{given.workdir} is scored without samples: leave out --{flag}.')
   config = config_of_flags()
@@ -185,7 +187,7 @@ def define_flags() -> None:
   flags.DEFINE_string('reference', None, 'Statistics, or images, to compare with.')
   flags.DEFINE_string('out', None, 'The reference to write, an .npz.')
   names = ', '.join(EXTRACTORS)
-  flags.DEFINE_string('extractor', None, f"{names} or MODULE:CLASS; by default the run's own.")
+  flags.DEFINE_string('extractor', None, f"{names}, a classifier's run or MODULE:CLASS.")
   flags.DEFINE_boolean('as_adm', False, "IS, precision, recall as ADM's evaluator computes them.")
   flags.DEFINE_enum(
     'resize',

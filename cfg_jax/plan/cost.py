@@ -22,17 +22,17 @@ from cfg_jax.data import registry
 from cfg_jax.data.batches import Batch
 from cfg_jax.equations import samplers
 from cfg_jax.equations.conditioning import Cond
-from cfg_jax.equations.guidance import rules
-from cfg_jax.nets import unet
+from cfg_jax.equations.guidance import pairs, rules
+from cfg_jax.methods import classifier, guides
 from cfg_jax.plan import devices, flops
 
 
 def parameters(config: ml_collections.ConfigDict) -> dict[str, int]:
   """The number of parameters of each part of the network, in the order of the computation."""
-  network, params = unet.of(config), _abstract_params(config)['network']
+  network, params = methods.network(config).of(config), _abstract_params(config)['network']
   size = {name: _size(part) for name, part in params.items()}
   last = len(network.channel_mults) - 1
-  levels = {'down': {}, 'up': {}}
+  levels = {way: {} for way in ('down', 'up') if way in params}
   for way in levels:
     for i, stage in params[way].items():
       n = int(i) // (network.num_blocks + 1)  # a level's stages: its blocks, and one that halves
@@ -40,15 +40,13 @@ def parameters(config: ml_collections.ConfigDict) -> dict[str, int]:
       height, width = (side >> level for side in network.image_shape[:2])
       name = f'{way}, {height}×{width}, {network.channels * network.channel_mults[level]} channels'
       levels[way][name] = levels[way].get(name, 0) + _size(stage)
-  return {
-    'embedding of λ': size['lambda_in'] + size['lambda_out'],
-    'embedding of the class': size['class_emb'],
-    'first convolution': size['conv_in'],
-    **levels['down'],
-    'middle': size['middle'],
-    **levels['up'],
-    'last norm and convolution': size['norm_out'] + size['conv_out'],
-  }
+  parts = {'embedding of λ': size['lambda_in'] + size['lambda_out']}
+  if 'class_emb' in size:
+    parts['embedding of the class'] = size['class_emb']
+  parts |= {'first convolution': size['conv_in'], **levels['down'], 'middle': size['middle']}
+  if 'head' in size:
+    return parts | {'head': size['head']}
+  return parts | levels['up'] | {'last norm and convolution': size['norm_out'] + size['conv_out']}
 
 
 class ImageFlops(NamedTuple):
@@ -62,7 +60,7 @@ class ImageFlops(NamedTuple):
 def image_flops(config: ml_collections.ConfigDict) -> ImageFlops:
   """The FLOPs of what a run repeats for every image. Adam and EMA, once a batch, are left out.
 
-  A guided ε̃ is two network calls.
+  A guided ε̃ is two network calls, or one and a guide's gradient.
   """
   return ImageFlops(
     forward_flops(config),
@@ -77,8 +75,33 @@ def forward_flops(config: ml_collections.ConfigDict) -> flops.Flops:
   params, batch = _abstract_params(config)['network'], _abstract_batch(config, 1)
   lam = jax.ShapeDtypeStruct((1,), jnp.float32)
   network = methods.network(config)
-  apply = network.apply_fn(network.of(config))
-  return flops.count_flops(apply, params, batch.x, lam, batch.cond)
+  inputs = (batch.x, lam, batch.cond) if methods.draws(config) else (batch.x, lam)
+  return flops.count_flops(network.apply_fn(network.of(config)), params, *inputs)
+
+
+def guide_calls(config: ml_collections.ConfigDict) -> float:
+  """What a gradient of the samples' guide costs, in network calls of as many FLOPs; 0 without one.
+
+  Its run must be there, of which the config alone is read.
+  """
+  folder = guides.folder(config)
+  if folder is None:
+    return 0.0
+  guide = config_lib.of_run(folder)
+  key = json.dumps([[c.model.to_dict(), c.data.name] for c in (config, guide)])
+  if key not in COUNTED:
+    batch, lam = _abstract_batch(guide, 1), jax.ShapeDtypeStruct((1,), jnp.float32)
+
+    def total(params, z, lam, c):
+      return jnp.sum(classifier.log_prob(guide, params)(z, lam, c))
+
+    params, inputs = _abstract_params(guide)['network'], (batch.x, lam, batch.cond.value)
+    gradient = flops.count_flops(jax.grad(total, argnums=1), params, *inputs)
+    COUNTED[key] = gradient.compiler / forward_flops(config).compiler
+  return COUNTED[key]
+
+
+COUNTED: dict[str, float] = {}  # seconds for large networks, and a sweep asks often
 
 
 def train_flops(config: ml_collections.ConfigDict, *, remat: bool) -> flops.Flops:
@@ -145,15 +168,17 @@ def columns(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Confi
   return changed or {'sampling': config}
 
 
-def sampling_calls(sample: ml_collections.ConfigDict) -> int:
+def sampling_calls(config: ml_collections.ConfigDict) -> float:
   """Network calls for all images that a config's section `sample` asks for."""
-  return sample.num_samples * sum(image_calls(sample, w) for w in sample.guidance.w)
+  return config.sample.num_samples * sum(image_calls(config, w) for w in config.sample.guidance.w)
 
 
-def image_calls(sample: ml_collections.ConfigDict, w: float) -> int:
-  """Network calls for one image, at one w."""
-  knobs = rules.knobs_of(sample.guidance) | {'w': w}
-  return samplers.calls(sample.sampler) * rules.calls(knobs)
+def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
+  """Network calls for one image, at one w; a guide's gradients count by their FLOPs."""
+  sample = config.sample
+  alone = rules.unguided(rules.knobs_of(sample.guidance) | {'w': w})
+  network, gradients = pairs.calls(sample.guidance.pair, alone)
+  return samplers.calls(sample.sampler) * (network + gradients * guide_calls(config))
 
 
 def num_models(configs: Iterable[ml_collections.ConfigDict]) -> int:

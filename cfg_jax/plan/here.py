@@ -26,7 +26,6 @@ from cfg_jax.data import registry
 from cfg_jax.data.batches import Batch
 from cfg_jax.equations import conditioning
 from cfg_jax.generate.draw import images_at_once
-from cfg_jax.nets import unet
 from cfg_jax.plan.cost import ImageFlops
 
 # FLOPs that are measured at least, about a second's worth; an accelerator's step is tried as it is.
@@ -53,7 +52,7 @@ def measure(config: ml_collections.ConfigDict, flops: ImageFlops) -> Measured:
   mesh, batch_size = sharding.data_mesh(), config.train.batch_size
   n = _images(batch_size, flops.train.compiler, mesh.size)
   step = _step_seconds(config_lib.change(config, ['train.microbatches=1']), n, mesh)
-  most = images_at_once(config.sample, mesh.size)
+  most = images_at_once(config.sample, mesh.size) if methods.draws(config) else batch_size
   m = _images(most, flops.forward.compiler, mesh.size)
   return Measured(step * batch_size / n, n, _call_seconds(config, m, mesh) / m, m)
 
@@ -90,12 +89,13 @@ def _step_seconds(config, n, mesh):
 
 
 def _call_seconds(config, n, mesh):
-  network, split = unet.of(config), sharding.batch(mesh)
-  everywhere = sharding.replicated(mesh)
-  params = jax.jit(lambda: unet.create_params(network, 0), out_shardings=everywhere)()
-  x, cond = _images_and_classes(config, n)
-  inputs = jax.device_put((x, np.zeros(n, np.float32), cond), split)
-  call = jax.jit(unet.apply_fn(network))
+  nets, split = methods.network(config), sharding.batch(mesh)
+  network, everywhere = nets.of(config), sharding.replicated(mesh)
+  params = jax.jit(lambda: nets.create_params(network, 0), out_shardings=everywhere)()
+  x, *cond = _images_and_classes(config, n)
+  inputs = jax.device_put((x, np.zeros(n, np.float32), *cond), split)
+  inputs = inputs if methods.draws(config) else inputs[:2]
+  call = jax.jit(nets.apply_fn(network))
   return seconds(functools.partial(call, params, *inputs))
 
 

@@ -14,10 +14,10 @@ import jax
 import ml_collections
 from absl import flags
 
+from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import runtime
 from cfg_jax.core.errors import UserError
-from cfg_jax.equations import samplers
 from cfg_jax.evaluate import owners
 from cfg_jax.plan import cost, devices, here
 
@@ -112,10 +112,14 @@ def _show_flops(config, flops):
   row('training', flops.train)
   if flops.train_remat:
     row('training, with what remat repeats', flops.train_remat)
-  sampler = config.sample.sampler
-  calls, what = samplers.calls(sampler), f'sampling, {sampler.name}, T = {sampler.num_steps}'
-  row(f'{what}, w = 0: {calls} calls', flops.forward, calls)
-  row(f'{what}, guided: {2 * calls} calls', flops.forward, 2 * calls)
+  if methods.draws(config):
+    sampler = config.sample.sampler
+    for text, w in (('w = 0', 0.0), ('guided', 1.0)):
+      calls = cost.image_calls(config, w)
+      what = f'sampling, {sampler.name}, T = {sampler.num_steps}, {text}: {_short(calls)} calls'
+      row(what, flops.forward, calls)
+    if share := cost.guide_calls(config):
+      print(f'  A gradient of the guide is {_short(share)} calls, which are counted here.')
   compiler, products, attention = (_short(n / 2e9) for n in flops.forward)
   print(
     f'  One call in GMACs: {compiler} by the compiler; with padding, {products} in convolutions\n'
@@ -136,11 +140,13 @@ def _show_times(config, train_hours, call_hours, text):
   steps = config.train.num_steps
   seconds = _short(train_hours * 3600 / steps)
   _row(f'training: {steps:,} steps of {seconds} s', text(train_hours))
+  if not methods.draws(config):
+    return train_hours
   hours = 0.0
   columns = cost.columns(config)
   for name, changed in columns.items():
     sample = changed.sample
-    hours += (column := cost.sampling_calls(sample) * call_hours)
+    hours += (column := cost.sampling_calls(changed) * call_hours)
     what = f'{len(sample.guidance.w)} w × {sample.num_samples:,} samples'
     _row(f'{name}: {what}, T = {sample.sampler.num_steps}', text(column))
   models = cost.num_models(columns.values())

@@ -63,9 +63,9 @@ def _panel(results: Results, cells: list[dict], x: float, distance: str) -> Pane
 
 
 def _calls(settings: dict) -> float:
-  """Network calls for one image, as `plan` counts them; nan for a sampler that is not known."""
+  """Network calls for one image, a guide's apart; nan for a sampler that is not known."""
   from cfg_jax.equations import samplers  # here: they load JAX, for a second
-  from cfg_jax.equations.guidance import rules
+  from cfg_jax.equations.guidance import pairs, rules
 
   def section(name: str) -> dict:
     start = f'sample.{name}.'
@@ -74,7 +74,9 @@ def _calls(settings: dict) -> float:
   sampler = {k: v for k, v in section('sampler').items() if v is not None}
   if sampler.get('name') not in samplers.SOLVERS:
     return np.nan
-  return samplers.calls(sampler) * rules.calls(rules.knobs_of(section('guidance')))
+  guidance = section('guidance')
+  network, _ = pairs.calls(guidance['pair'], rules.unguided(rules.knobs_of(guidance)))
+  return samplers.calls(sampler) * network
 
 
 def _seconds(results: Results, cell: dict) -> dict[str, float]:

@@ -69,7 +69,7 @@ def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
     axes[field] = [config_lib.parse(value, like, field) for value in values.split(',')]
     if field == 'step' and not all(isinstance(v, int) and v > 0 for v in axes[field]):
       raise UserError(f'--grid {text}: steps of checkpoints are whole numbers from 1.')
-    if any('/' in str(value) for value in axes[field]):
+    if field.partition('.')[0] not in OF_SAMPLES and any('/' in str(v) for v in axes[field]):
       raise UserError(f'--grid {text}: a value with / cannot be part of a folder name.')
     if isinstance(like, str):
       config_lib.assign(config, field, axes[field][0])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cfg_jax.core import evals, files
 from cfg_jax.core.checkpoint import steps_on_disk
-from cfg_jax.evaluate import scoring
+from cfg_jax.evaluate import extractors, scoring
 from cfg_jax.generate.store import sample_sets
 from cfg_jax.plan import cost
 from cfg_jax.sweep.grid import Run, Sampling
@@ -47,7 +47,7 @@ def read(workdir: Path, run: Run) -> Status:
       present = len(sample_set.present(folder) & set(range(n)))
       images += present
       num_images += n
-      calls += (n - present) * cost.image_calls(sampling.config.sample, sample_set.w)
+      calls += (n - present) * cost.image_calls(sampling.config, sample_set.w)
     cells += len(evaluated(folder, sampling))
     num_cells += len(sampling.config.sample.guidance.w)
   return Status(step, train.num_steps, note, trained, images, num_images, calls, cells, num_cells)
@@ -80,12 +80,14 @@ def missing(folder: Path, sampling: Sampling, indices: range) -> bool:
 def evaluated(folder: Path, sampling: Sampling) -> list[dict]:
   """The lines of evals.jsonl that are of this sampling's cells."""
   config = sampling.config
-  ours = {'n': config.sample.num_samples, 'extractor': config.evaluate.extractor}
-  ours |= {'dataset': config.data.name, 'metric_settings': scoring.METRIC_SETTINGS}
+  ours = {'n': config.sample.num_samples, 'dataset': config.data.name}
+  ours |= {'metric_settings': scoring.METRIC_SETTINGS}
   paths = {s.path for s in sample_sets(config.sample, sampling.step)}
   lines = {}
   for line in evals.read(folder / 'evals.jsonl'):
-    if line.get('samples') in paths and ours.items() <= line.items():
+    if line.get('samples') not in paths or not ours.items() <= line.items():
+      continue
+    if extractors.has_measured(config.evaluate.extractor, line):
       lines[line['samples']] = line
   return list(lines.values())
 

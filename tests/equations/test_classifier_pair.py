@@ -8,7 +8,9 @@ import pytest
 from cfg_jax.equations import conditioning, diffusion, guidance, mixture
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.guidance import pairs, rules
-from cfg_jax.equations.samplers.loop import Memory
+from cfg_jax.equations.samplers.ddpm import ddpm
+from cfg_jax.equations.samplers.ddpm_shifted import ddpm_shifted
+from cfg_jax.equations.samplers.loop import Memory, Step
 
 MEANS = np.array([[0.0, 1.2], [1.0, -0.6], [-1.0, -0.6]], np.float32)
 STD = 0.5
@@ -102,3 +104,36 @@ def test_towards_no_class_there_is_no_gradient(z):
   cond = Cond(CLASSES, jnp.arange(len(LAM)) % 2 == 0)
   gradient = np.asarray(pairs.class_gradient(log_prob, z, LAM, cond))
   assert not gradient[1::2].any() and gradient[::2].any()
+
+
+@pytest.mark.parametrize('lam', [-18.0, -4.0, 0.0, 3.0, 12.0])
+@pytest.mark.parametrize('v', [0.0, 0.3, 1.0])
+def test_the_two_routes_of_guidance_differ_by_a_known_factor(z, lam, v):
+  """Of one step: w Σ ∇ log p(c|z) shifts the mean, or w β/√α ∇ log p(c|z), where ε is moved."""
+  w, lam_next = 1.5, lam + 0.7
+  at = Step(1, 2, *(jnp.float32(x) for x in (lam, lam, lam_next)))
+  pair = pairs.classifier(eps_fn, conditioning.given(CLASSES), log_prob)
+
+  def step(solver, rule, w):
+    guided = guidance.guide(pair, rule, w=w)
+    model = lambda z, lam, memory: guided(z, jnp.full(len(z), lam), memory)  # noqa: E731
+    return np.asarray(solver(model, z, at, lambda i: jnp.zeros_like(z), Memory(z, z), v=v)[0])
+
+  plain = step(ddpm, rules.classifier_free, 0.0)
+  np.testing.assert_allclose(step(ddpm_shifted, rules.mean_shift, 0.0), plain, atol=2e-6)
+  of_eps = step(ddpm, rules.classifier_free, w) - plain
+  of_mean = step(ddpm_shifted, rules.mean_shift, w) - plain
+
+  def alpha2(lam):
+    return 1 / (1 + np.exp(-np.float64(lam)))
+
+  one_minus_beta = alpha2(lam) / alpha2(lam_next)
+  posterior = (1 - np.exp(lam - lam_next)) * (1 - alpha2(lam_next))  # β̃, and β below
+  beta = 1 - one_minus_beta
+  variance = posterior ** (1 - v) * beta**v
+  gradient = pairs.class_gradient(log_prob, z, jnp.full(len(z), lam), conditioning.given(CLASSES))
+  gradient = np.asarray(gradient, np.float64) / np.sqrt(1 - alpha2(lam))
+  np.testing.assert_allclose(of_mean, w * variance * gradient, rtol=1e-4, atol=4e-6)
+  if v == 1:
+    ratio = np.sqrt(one_minus_beta)
+    np.testing.assert_allclose(of_mean, ratio * of_eps, rtol=1e-4, atol=4e-6)

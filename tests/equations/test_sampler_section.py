@@ -15,7 +15,7 @@ SECTION = {'name': 'ddim', 'grid': 'edm', 'num_steps': 8, 'clip_x': True}
 @pytest.mark.parametrize(
   'changes, field, remedy',
   [
-    ({'name': 'euler'}, 'name', 'is none of ddpm, ddim, heun, dpmpp'),
+    ({'name': 'euler'}, 'name', 'is none of ddpm, ddpm_shifted, ddim, heun, dpmpp'),
     ({'grid': 'karras'}, 'grid', 'is none of paper, linear, cosine, edm'),
     ({'num_steps': 1}, 'num_steps', 'must be at least 2'),
     ({'v': 0.3}, 'v', 'is no knob of ddim or edm or clip, which has eta, sigma_min'),

@@ -17,7 +17,7 @@ def test_every_solver_and_grid_at_the_same_calls_by_three_seeds():
     assert sampling.config.sample.guidance.w == (0.1, 1.0)
     found.setdefault((sampler.name, sampler.grid), set()).add((calls, seed))
   assert found.keys() == {
-    (s, g) for s in samplers.SOLVERS for g in schedules.GRIDS if g != 'listed'
+    (s, g) for s in {*samplers.SOLVERS} - {'ddpm_shifted'} for g in {*schedules.GRIDS} - {'listed'}
   }
   for (solver, _), cells in found.items():
     odd = solver == 'heun'  # two calls a step, and one at the end

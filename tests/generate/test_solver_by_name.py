@@ -67,7 +67,10 @@ def test_a_knob_of_the_present_solver_that_the_config_does_not_name():
     (['eta=0.5'], 'sample.sampler.eta: the config has no such field'),
     (['name=ddim', 'v=0.5'], 'sample.sampler.v: the config has no such field'),
     (['name=ddim', 'eta=1.5'], r'sample.sampler.eta=1.5 must be in \[0, 1\]'),
-    (['name=euler'], "sample.sampler.name='euler' is none of ddpm, ddim, heun, dpmpp"),
+    (
+      ['name=euler'],
+      "sample.sampler.name='euler' is none of ddpm, .*, ddim, heun, dpmpp",
+    ),
     (['name=dpmpp', 'order=3'], 'sample.sampler.order=3 is none of 1, 2'),
     (['grid=cosine', 'num_steps=45', 'subset=stride'], 'sample.sampler.num_steps=45 .* try 44'),
   ],
@@ -98,9 +101,9 @@ def test_a_sweep_over_solvers_draws_from_one_model():
   [([], 12), (['name=heun'], 23), (['name=dpmpp'], 12), (['name=dpmpp', 'singlestep=true'], 23)],
 )
 def test_the_plan_counts_every_call(texts, calls):
-  sample = changed(*texts).sample
-  assert samplers.calls(sample.sampler) == calls
-  assert [cost.image_calls(sample, w) for w in (0.0, 1.0)] == [calls, 2 * calls]
+  config = changed(*texts)
+  assert samplers.calls(config.sample.sampler) == calls
+  assert [cost.image_calls(config, w) for w in (0.0, 1.0)] == [calls, 2 * calls]
 
 
 def test_generate_draws_with_it(call, tiny, tmp_path):

@@ -44,7 +44,24 @@ def classifier_free(
   return Prediction(diffusion.predict_x(z, eps, lam), eps), memory
 
 
-RULES: dict[str, Callable] = {'classifier_free': classifier_free}
+def mean_shift(
+  towards: Prediction,
+  away: Prediction,
+  z: jax.Array,
+  lam: jax.Array,
+  memory: jax.Array,
+  *,
+  w: float | jax.Array,
+) -> tuple[Prediction, jax.Array]:
+  """The unguided x beside the guided ε, of which the solver `ddpm_shifted` makes ADM's Algorithm 1.
+
+  That shifts the mean by w Σ ∇_z log p(c|z), where Algorithm 2, and `classifier_free`, move ε.
+  """
+  del z, lam
+  return Prediction(towards.x, guided_eps(towards.eps, away.eps, w)), memory
+
+
+RULES: dict[str, Callable] = {'classifier_free': classifier_free, 'mean_shift': mean_shift}
 
 
 def unguided(knobs: Mapping[str, Any]) -> Any:

@@ -16,12 +16,19 @@ from cfg_jax.equations.diffusion import Prediction
 from cfg_jax.equations.samplers import loop
 from cfg_jax.equations.samplers.ddim import ddim
 from cfg_jax.equations.samplers.ddpm import ddpm
+from cfg_jax.equations.samplers.ddpm_shifted import ddpm_shifted
 from cfg_jax.equations.samplers.dpmpp import dpmpp
 from cfg_jax.equations.samplers.heun import heun
 from cfg_jax.equations.schedules import GRIDS
 
 NAMED = GRIDS | {'learned': schedules.learned}  # that one only of a network which has it
-SOLVERS: dict[str, Callable] = {'ddpm': ddpm, 'ddim': ddim, 'heun': heun, 'dpmpp': dpmpp}
+SOLVERS: dict[str, Callable] = {
+  'ddpm': ddpm,
+  'ddpm_shifted': ddpm_shifted,
+  'ddim': ddim,
+  'heun': heun,
+  'dpmpp': dpmpp,
+}
 KINDS = {bool: 'true or false', int: 'a whole number', str: 'text'}
 # Of `sample.sampler`, each with a value of its type; all others are knobs.
 COMMON = {'name': 'ddpm', 'grid': 'paper', 'num_steps': 256, 'clip_x': True}
