@@ -7,7 +7,7 @@ fifth digit is held out.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-GRIDS = (('method.schedule=network',),)  # its sweep: one model
+GRIDS = (('method.p_uncond=0.1',),)  # its sweep: one model
 
 
 def get_config() -> ConfigDict:

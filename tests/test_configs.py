@@ -21,10 +21,10 @@ NUM_PARAMETERS = {
   'classifier_digits': 846_826,
   'classifier_imagenet64': 65_438_568,  # as ADM's
   'classifier_imagenet128': 42_568_040,  # as ADM's
-  'vdm_digits': 1,
-  'vdm_cifar10': 1,
-  'vdm_imagenet32': 1,
-  'vdm_imagenet64': 1,
+  'vdm_digits': 748_993,
+  'vdm_cifar10': 30_583_299,
+  'vdm_imagenet32': 123_161_603,
+  'vdm_imagenet64': 238_627_843,
 }
 BOTH = {
   'data.flip': True,
