@@ -1,6 +1,6 @@
 """Pairs: two predictions of one z, the second one to be moved away from, in one network call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
@@ -152,6 +152,16 @@ def calls(pair: str, alone: bool) -> tuple[int, int]:
   if pair not in CLASSIFIERS:
     return (1 if alone else 2), 0
   return 1, 0 if alone and pair == 'classifier' else 1
+
+
+def calls_along(pair: str, rule: str, knobs: Mapping[str, Any], lam: np.ndarray) -> tuple[int, int]:
+  """`calls` of an image, added up over the λ of its sampler's calls, see `samplers.visited`.
+
+  pair, rule: by name; knobs: the rule's, one number each. `adaptive` counts as if it never agreed.
+  """
+  alone = rules.alone(rules.RULES[rule], lam, np.zeros((len(lam), 1)), knobs)
+  of_steps = [calls(pair, bool(x)) for x in np.broadcast_to(alone, lam.shape)]
+  return tuple(map(sum, zip(*of_steps)))
 
 
 def guide(pair: Pair, rule: Callable, **knobs: Any) -> Callable:
