@@ -7,6 +7,7 @@ import pytest
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.equations import conditioning, guidance, mixture, samplers
+from cfg_jax.equations.diffusion import Prediction
 from cfg_jax.equations.guidance import pairs, rules
 from cfg_jax.plan import cost
 from tests.equations.solver_twins import FORMS
@@ -100,6 +101,16 @@ class TestAdaptive:
     seen.clear()
     np.testing.assert_array_equal(run(w=2.0, theta=1.0), drawer('classifier_free')(w=2.0))
     assert {r for r, _ in seen} == {2 * N}
+
+  def test_what_has_agreed_stays_unguided(self):
+    """At the first agreement both are all noise, which counts for nothing."""
+    c, z, lam = np.float32([[1, 0]]), np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
+    memory, guided = z, []
+    for u in ([1, 0.1], [0, 1], [1, 0.1], [0, 1], [0, 1]):
+      sides = (Prediction(z, eps) for eps in (c, np.float32([u])))
+      prediction, memory = rules.adaptive(*sides, z, lam, memory, w=1.0, theta=0.9)
+      guided.append(bool(np.any(np.asarray(prediction.eps) != c)))
+    assert guided == [True, True, True, False, False]
 
   def test_a_sample_goes_its_own_way(self):
     """θ = 1 in some samples keeps the ∅ half for all; the others are as they were without."""
