@@ -167,14 +167,14 @@ def write_png(path: Path) -> None:
 
   columns = [solve(w) for w in W]
   densest = max(column.densities.max() for column in columns)  # one scale for all w
-  figure, rows = plt.subplots(3, len(W), figsize=(12.5, 8.75), sharex=True, sharey=True)
-  figure.subplots_adjust(left=0.03, right=0.995, top=0.965, bottom=0.118, wspace=0.03, hspace=0.03)
+  figure, rows = plt.subplots(3, len(W), figsize=(12.5, 8.9), sharex=True, sharey=True)
+  figure.subplots_adjust(left=0.03, right=0.995, top=0.965, bottom=0.132, wspace=0.03, hspace=0.03)
   for column, *axes in zip(columns, *rows):
     paint(column, *axes, densest)
   rows[0, 0].set_ylabel('exact: p̃(x|c) ∝ p(x|c) p(c|x)$^w$', fontsize=10)
   rows[1, 0].set_ylabel('Algorithm 2 with exact scores', fontsize=10)
   rows[2, 0].set_ylabel('the same, weighted towards p̃', fontsize=10)
-  figure.text(0.03, 0.1, caption(columns), fontsize=9.5, va='top', linespacing=1.35)
+  figure.text(0.03, 0.115, caption(columns), fontsize=9.5, va='top', linespacing=1.35)
   figure.savefig(path, format='png', dpi=120, metadata={'Software': None})
   plt.close(figure)
 
