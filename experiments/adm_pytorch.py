@@ -7,6 +7,7 @@ and shapes of the parameters are those of `64x64_diffusion.pt` and `128x128_diff
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -96,40 +97,62 @@ class Blocks(nn.ModuleList):
     return x
 
 
+def way_down(adm: ADM) -> tuple[nn.ModuleList, list[int]]:
+  """`input_blocks`, and the width after each."""
+  c, size = adm.channels * adm.channel_mults[0], adm.image_size
+  blocks, after = nn.ModuleList([Blocks([nn.Conv2d(3, c, 3, padding=1)])]), [c]
+  levels = list(enumerate(adm.channels * mult for mult in adm.channel_mults))
+  for level, width in levels:
+    for _ in range(adm.num_blocks):
+      blocks.append(Blocks(with_attention(adm, ResBlock(adm, c, width), width, size)))
+      c = width
+      after.append(c)
+    if level < len(levels) - 1:
+      blocks.append(Blocks([ResBlock(adm, c, c, nn.AvgPool2d(2))]))
+      size //= 2
+      after.append(c)
+  return blocks, after
+
+
+def with_attention(adm, block, c, size):
+  """The block, and attention where its level has it."""
+  return [block, Attention(adm, c)] if size in adm.attention_resolutions else [block]
+
+
+def middle(adm, c):
+  """`middle_block`."""
+  return Blocks([ResBlock(adm, c, c), Attention(adm, c), ResBlock(adm, c, c)])
+
+
+def time_embed(adm):
+  """`time_embed`: of what `sinusoids` gives."""
+  c_emb = 4 * adm.channels
+  return nn.Sequential(nn.Linear(adm.channels, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
+
+
+def sinusoids(adm, t):
+  """Cosines, then sines of the times: (B,) → (B, channels)."""
+  half = adm.channels // 2
+  angles = t[:, None] * torch.exp(-math.log(10_000) * torch.arange(half) / half)
+  return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
 class UNet(nn.Module):
   """(x (B, 3, H, W), t (B,) in 0..999, classes (B,)) → (B, out_channels, H, W)."""
 
   def __init__(self, adm: ADM):
     super().__init__()
     self.adm = adm
-    c_emb = 4 * adm.channels
-    self.time_embed = nn.Sequential(
-      nn.Linear(adm.channels, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb)
-    )
-    self.label_emb = nn.Embedding(adm.num_classes, c_emb)
-
-    c, size = adm.channels * adm.channel_mults[0], adm.image_size
-    self.input_blocks = nn.ModuleList([Blocks([nn.Conv2d(3, c, 3, padding=1)])])
-    skips = [c]
-
-    def with_attention(block, c):
-      return [block, Attention(adm, c)] if size in adm.attention_resolutions else [block]
-
-    levels = list(enumerate(adm.channels * mult for mult in adm.channel_mults))
-    for level, width in levels:
-      for _ in range(adm.num_blocks):
-        self.input_blocks.append(Blocks(with_attention(ResBlock(adm, c, width), width)))
-        c = width
-        skips.append(c)
-      if level < len(levels) - 1:
-        self.input_blocks.append(Blocks([ResBlock(adm, c, c, nn.AvgPool2d(2))]))
-        size //= 2
-        skips.append(c)
-    self.middle_block = Blocks([ResBlock(adm, c, c), Attention(adm, c), ResBlock(adm, c, c)])
+    self.time_embed = time_embed(adm)
+    self.label_emb = nn.Embedding(adm.num_classes, 4 * adm.channels)
+    self.input_blocks, skips = way_down(adm)
+    c, size = skips[-1], adm.image_size >> (len(adm.channel_mults) - 1)
+    self.middle_block = middle(adm, c)
     self.output_blocks = nn.ModuleList()
-    for level, width in reversed(levels):
+    widths = [adm.channels * mult for mult in adm.channel_mults]
+    for level, width in reversed(list(enumerate(widths))):
       for i in range(adm.num_blocks + 1):
-        blocks = with_attention(ResBlock(adm, c + skips.pop(), width), width)
+        blocks = with_attention(adm, ResBlock(adm, c + skips.pop(), width), width, size)
         c = width
         if level > 0 and i == adm.num_blocks:
           blocks.append(ResBlock(adm, c, c, nn.Upsample(scale_factor=2, mode='nearest')))
@@ -140,11 +163,7 @@ class UNet(nn.Module):
     )
 
   def forward(self, x, t, classes):
-    half = self.adm.channels // 2
-    rates = torch.exp(-math.log(10_000) * torch.arange(half) / half)
-    angles = t[:, None] * rates
-    emb = self.time_embed(torch.cat([angles.cos(), angles.sin()], dim=1))
-    emb = emb + self.label_emb(classes)
+    emb = self.time_embed(sinusoids(self.adm, t)) + self.label_emb(classes)
     skips = []
     for blocks in self.input_blocks:
       x = blocks(x, emb)
@@ -155,10 +174,10 @@ class UNet(nn.Module):
     return self.out(x)
 
 
-def random(adm: ADM, seed: int = 0) -> UNet:
+def random(adm: ADM, seed: int = 0, make: Callable[[ADM], nn.Module] = UNet) -> nn.Module:
   """A network whose every parameter matters: none is zero, activations neither grow nor vanish."""
   torch.manual_seed(seed)
-  network = UNet(adm).eval()
+  network = make(adm).eval()
   with torch.no_grad():
     for name, p in network.named_parameters():
       if p.ndim == 1:  # biases, and the scales of norms
@@ -188,7 +207,7 @@ def ours(reference: ADM, lambda_embedding: str, **changes) -> unet.UNetConfig:
   return dataclasses.replace(config, **changes)
 
 
-def tensors_of(network: UNet) -> dict[str, np.ndarray]:
+def tensors_of(network: nn.Module) -> dict[str, np.ndarray]:
   """What a file of the network's holds."""
   return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 

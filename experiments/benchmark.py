@@ -104,7 +104,7 @@ def benchmark(config: ml_collections.ConfigDict) -> None:
   t_matmul, t_train, t_sample, t_batched, t_separate, t_loop = seconds(
     lambda: matmul(left, right),
     one_step,
-    lambda: sampler(params, indices, c, knobs),
+    lambda: sampler(params, indices, c, knobs, np.uint32(0)),
     lambda: batched(params['network'], z, lam, given),
     lambda: combine(*(eps_fn(params['network'], z, lam, side) for side in (given, null)), w),
     loop,

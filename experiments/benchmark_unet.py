@@ -23,7 +23,7 @@ from absl import flags
 from cfg_jax.core import command as cli
 from cfg_jax.core import runtime, sharding
 from cfg_jax.equations import conditioning
-from cfg_jax.nets import adm, unet
+from cfg_jax.nets import adm_layout, unet
 from cfg_jax.nets.embed import adm_lambdas
 from experiments import adm_pytorch
 from experiments.benchmark import seconds
@@ -88,7 +88,7 @@ def benchmark(reference: adm_pytorch.ADM, batch_size: int) -> None:
   network = adm_pytorch.ours(reference, 'adm_cosine')
   mesh = sharding.data_mesh()
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  weights = adm.convert(adm_pytorch.tensors_of(theirs), network, heads_first=False)
+  weights = adm_layout.convert(adm_pytorch.tensors_of(theirs), network, heads_first=False)
   params = jax.device_put(weights, everywhere)
   del theirs, weights
   cond = conditioning.given(jnp.asarray(c))

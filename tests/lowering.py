@@ -13,6 +13,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
@@ -53,9 +54,8 @@ def lower(name: str) -> None:
 
   n = config.sample.batch_size
   sampler = drawing.make_sampler(config, mesh)
-  report(
-    'sampler', sampler, state.params, images(n), images(n), {'w': images(n, dtype=jnp.float32)}
-  )
+  knobs = {'w': images(n, dtype=jnp.float32)}
+  report('sampler', sampler, state.params, images(n), images(n), knobs, np.uint32(0))
 
 
 def report(what: str, f, *args) -> None:

@@ -3,10 +3,10 @@
 import jax
 import pytest
 
+from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.equations import samplers
-from cfg_jax.evaluate.owners import OWNERS
-from cfg_jax.nets import unet
+from cfg_jax.evaluate import owners
 from cfg_jax.papers.cfg import tables as paper
 from tests.conftest import ROOT, load_config
 
@@ -18,6 +18,9 @@ NUM_PARAMETERS = {
   'cifar10': 42_861_059,
   'imagenet64': 295_900_035,  # ADM's 295 904 454, with 3 outputs for 6 and 1001 classes for 1000
   'imagenet128': 421_523_715,  # ADM's 421 529 606, likewise
+  'classifier_digits': 846_826,
+  'classifier_imagenet64': 65_438_568,  # as ADM's
+  'classifier_imagenet128': 42_568_040,  # as ADM's
 }
 BOTH = {
   'data.flip': True,
@@ -37,7 +40,43 @@ BOTH = {
   'sample.ema': True,
   'evaluate.extractor': 'inception',
 }
+CLASSIFIERS = {  # Dhariwal & Nichol 2021, Table 12, and their code
+  'data.flip': True,
+  'data.crop': True,
+  'model.channels': 128,
+  'model.attention_resolutions': (32, 16, 8),
+  'model.head_channels': 64,
+  'model.dropout': 0,
+  'model.pool': 'attention',
+  'method.noised': True,
+  'train.adam_b1': 0.9,
+  'train.adam_b2': 0.999,
+  'train.rate_decay': 'linear',
+  'train.warmup_steps': 0,
+  'train.grad_clip': float('inf'),
+  'train.num_steps': 300_000,
+}
 PAPER = {
+  'classifier_imagenet64': CLASSIFIERS
+  | {
+    'model.channel_mults': (1, 2, 3, 4),
+    'model.num_blocks': 4,
+    'model.lambda_embedding': 'adm_cosine',
+    'method.times': 'adm_cosine',
+    'train.batch_size': 1024,
+    'train.learning_rate': 6e-4,
+    'train.weight_decay': 0.2,
+  },
+  'classifier_imagenet128': CLASSIFIERS
+  | {
+    'model.channel_mults': (1, 1, 2, 3, 4),
+    'model.num_blocks': 2,
+    'model.lambda_embedding': 'adm_linear',
+    'method.times': 'adm_linear',
+    'train.batch_size': 256,
+    'train.learning_rate': 3e-4,
+    'train.weight_decay': 0.05,
+  },
   'imagenet64': BOTH
   | {
     'model.channels': 192,
@@ -75,9 +114,11 @@ def flat(config):
 
 
 def structure(config):
-  """Its fields, but for the knobs of the solver and the grid that it names."""
-  knobs = set(config.sample.sampler) - set(samplers.COMMON)
-  return set(flat(config)) - {f'sample.sampler.{knob}' for knob in knobs}
+  """Its fields, but for those that it may lack, and the knobs of its solver and its grid."""
+  sampler = config.sample.sampler if 'sample' in config else ()
+  knobs = set(sampler) - set(samplers.COMMON)
+  may_lack = {'data.held_out', 'data.crop', 'model.lambda_embedding'}
+  return set(flat(config)) - {f'sample.sampler.{knob}' for knob in knobs} - may_lack
 
 
 def test_all_configs_are_tested():
@@ -89,22 +130,24 @@ def test_all_configs_are_tested():
 def test_valid_on_one_and_eight_devices_and_of_the_structure_of_digits(name):
   config = load_config(name)
   for num_devices in (1, 8):
-    config_lib.check(config, OWNERS, num_devices)
-  assert structure(config) == structure(load_config('digits'))
-  assert config.data.name == name.removesuffix('_small')
+    config_lib.check(config, owners.of(config), num_devices)
+  same = 'classifier_digits' if config.method.name == 'classifier' else 'digits'
+  assert structure(config) == structure(load_config(same))
+  assert config.data.name == name.removesuffix('_small').removeprefix('classifier_')
 
 
 @pytest.mark.parametrize('name', NUM_PARAMETERS)
 def test_number_of_parameters(name):
-  network = unet.of(load_config(name))
-  assert unet.num_parameters(network) == NUM_PARAMETERS[name]
+  config = load_config(name)
+  network = methods.network(config)
+  assert network.num_parameters(network.of(config)) == NUM_PARAMETERS[name]
 
 
 @pytest.mark.parametrize('name', PAPER)
 def test_the_papers_numbers(name):
   config = flat(load_config(name))
   assert {field: config[field] for field in PAPER[name]} == PAPER[name]
-  for curve in paper.curves(name):
+  for curve in paper.curves(name):  # none for a classifier
     assert config['sample.guidance.w'] == curve.w
   columns = {curve.table.field: [] for curve in paper.curves(name)}
   for curve in paper.curves(name):
@@ -113,6 +156,7 @@ def test_the_papers_numbers(name):
 
 
 def test_a_config_that_starts_from_another_leaves_it_as_it_was():
-  before = load_config('imagenet64').to_json()
-  load_config('imagenet128'), load_config('cifar10')
-  assert load_config('imagenet64').to_json() == before
+  names = ('imagenet64', 'classifier_imagenet64')
+  before = [load_config(name).to_json() for name in names]
+  load_config('imagenet128'), load_config('cifar10'), load_config('classifier_imagenet128')
+  assert [load_config(name).to_json() for name in names] == before

@@ -11,8 +11,10 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core import evals
 from cfg_jax.data.prepare import __main__ as preparing
 from cfg_jax.equations.guidance import rules
+from cfg_jax.evaluate import __main__ as evaluating
 from cfg_jax.generate import __main__ as generating
 from cfg_jax.generate.draw import generate
 from cfg_jax.generate.store import sample_sets
@@ -34,6 +36,8 @@ def tiny_command(line: str, workdir, data_dir) -> list[str]:
   if '--config' in argv:
     values = {k: ','.join(map(str, v)) if isinstance(v, tuple) else v for k, v in SIZE.items()}
     values['data.dir'] = data_dir
+    if any('classifier' in word for word in argv):
+      values = {k: v for k, v in values.items() if not k.startswith('sample.')}
     argv += [f'--set={name}={value}' for name, value in values.items()]
   return argv
 
@@ -143,7 +147,11 @@ def test_a_rule_of_ones_own(tiny, tmp_path, monkeypatch):
 def test_pictures_in_seconds(call, tmp_path, monkeypatch):
   """Of ten classes under three w; and ten of one class."""
   monkeypatch.chdir(tmp_path)
-  lines = [line for line in commands_of('cfg_jax.generate') if '--pretrained' in line]
+  lines = [
+    line
+    for line in commands_of('cfg_jax.generate')
+    if '--pretrained' in line and 'guide' not in line
+  ]
   for line in lines:
     done = call(generating, *shlex.split(line)[1:], '--set=sample.sampler.num_steps=4')
     assert done.returncode == 0, (line, done.stderr)
@@ -154,23 +162,30 @@ def test_pictures_in_seconds(call, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_quarter_of_an_hour_at_a_tiny_size(call, tmp_path, monkeypatch):
-  """From files of a few images."""
+  """From files of a few images, up to their own metrics."""
   monkeypatch.chdir(ROOT)
   source = raw_datasets.write_folder(tmp_path / 'fashion', raw_datasets.idx_files(zipped=True))
   prepare, *rest = [x for x in COMMANDS if 'fashion_mnist' in x or 'runs/clothes' in x]
-  assert [line.split()[0] for line in (prepare, *rest)] == [
-    'cfg_jax.data.prepare',
-    'cfg_jax.train',
-    'cfg_jax.generate',
-  ]
+  modules = [line.split()[0].removeprefix('cfg_jax.') for line in (prepare, *rest)]
+  own = ['train', 'evaluate', 'generate', 'evaluate', 'report']
+  assert modules == ['data.prepare', 'train', 'generate', *own]
   words = [w.replace('/usr/share/datasets/fashion-mnist', str(source)) for w in prepare.split()[1:]]
   done = call(preparing, *words, '--data_dir', tmp_path, '--workers', 1)
   assert done.returncode == 0, done.stderr
-  for module, line in zip((training, generating), rest):
+  module_of = {'train': training, 'generate': generating, 'evaluate': evaluating}
+  for name, line in zip(modules[1:], rest):
     line = line.replace('clothes.png', str(tmp_path / 'clothes.png'))
-    done = call(module, *tiny_command(line, tmp_path, tmp_path)[1:])
-    assert done.returncode == 0, done.stderr
+    argv = tiny_command(line, tmp_path, tmp_path)
+    done = call(module_of[name], *argv[1:]) if name in module_of else run(*argv)
+    assert done.returncode == 0, (line, done.stderr)
   assert (tmp_path / 'clothes.png').exists()
+  lines = evals.read(tmp_path / 'clothes' / 'evals.jsonl')
+  assert [line['settings']['sample']['guidance']['w'] for line in lines] == [0, 1, 3]
+  for line in lines:
+    assert line['distance'] == 'FD-fashion_mnist' and line['n'] == 500
+    assert {'FD-fashion_mnist', 'IS', 'accuracy'} <= line['metrics'].keys()
+  page = (tmp_path / 'clothes' / 'report.html').read_text()
+  assert 'FD-fashion_mnist' in page and 'accuracy' in page
 
 
 @pytest.mark.slow

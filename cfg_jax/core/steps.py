@@ -31,13 +31,18 @@ def of_guide(guidance: Mapping[str, Any], workdir: Path) -> int:
 
 
 def ema_digest(workdir: Path, step: int) -> str:
-  """16 hex digits that name a checkpoint's EMA, from the digests of its arrays in its record.
+  """The first 16 hex digits of `ema_sha256`."""
+  return ema_sha256(workdir, step)[:16]
+
+
+def ema_sha256(workdir: Path, step: int) -> str:
+  """What names a checkpoint's EMA: of the digests of its arrays, which its record has.
 
   UserError where the record is damaged.
   """
   path = Path(workdir) / 'checkpoints' / str(step) / 'record' / 'metadata'
   try:
     digests = files.unseal(files.read_json(path), must=False)['digests']
-    return files.digest({k: v for k, v in digests.items() if k.startswith('ema.')})[:16]
+    return files.digest({k: v for k, v in digests.items() if k.startswith('ema.')})
   except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
     raise UserError(f'{path} is damaged ({error!r}): remove this checkpoint.') from None

@@ -1,11 +1,14 @@
 """config → batches: the data set under Grain, whose position is one integer."""
 
+import functools
+import math
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import grain
 import numpy as np
+from PIL import Image
 
 from cfg_jax.equations.conditioning import Cond
 
@@ -26,7 +29,8 @@ class Batches:
   batch of batch_size are read here, B of them (all by default): each process reads its own, so that
   batch k of a run is the same, and in the same order, whatever the number of processes. position:
   the number of images that came before, so that batch k is the same too whether the run was
-  interrupted before it or not. flip: mirror each image with probability ½.
+  interrupted before it or not. crop: cut a random window out of each image, enlarged: see
+  `random_crop`. flip: mirror each with probability ½.
   """
 
   def __init__(
@@ -36,6 +40,7 @@ class Batches:
     batch_size: int,
     seed: int,
     flip: bool,
+    crop: bool = False,
     position: int = 0,
     rows: Sequence[int] | None = None,
   ):
@@ -44,12 +49,12 @@ class Batches:
       source = [source[i] for i in range(len(source))]
     dataset = grain.MapDataset.source(source).seed(seed).map(_only_what_is_used).shuffle()
     dataset = dataset.repeat(None)
+    if flip or crop:
+      dataset = dataset.random_map(functools.partial(_changed, crop=crop, flip=flip))
     rows = range(batch_size) if rows is None else rows
     self._iterator = iter(
       grain.experimental.ElasticIterator(
-        grain.MapDataset.source(
-          _Rows(dataset.random_map(_mirror) if flip else dataset, position, batch_size, rows)
-        ),
+        grain.MapDataset.source(_Rows(dataset, position, batch_size, rows)),
         batch_size,
         grain.sharding.ShardOptions(shard_index=0, shard_count=batch_size // len(rows)),
         # Threads, not processes: they are enough to feed two cores that also compute.
@@ -110,5 +115,24 @@ def _only_what_is_used(example: dict) -> dict:
   return {'image': example['image'], 'label': example['label']}
 
 
-def _mirror(example: dict, rng: np.random.Generator) -> dict:
-  return {**example, 'image': example['image'][:, :: rng.choice((-1, 1))]}
+def _changed(example: dict, rng: np.random.Generator, crop: bool, flip: bool) -> dict:
+  image = random_crop(example['image'], rng) if crop else example['image']
+  return {**example, 'image': image[:, :: rng.choice((-1, 1))] if flip else image}
+
+
+def random_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """A window of uint8 (H, W, C) out of the image, enlarged by 1 to 1.25: as ADM trains classifiers.
+
+  The shorter side n becomes a whole number from n to ⌈n/0.8⌉, all equally likely, by Pillow's
+  bicubic filter, and the window lies anywhere. ADM does the same with the original photograph, of
+  which it shrinks the shorter side to that number: its window may reach beyond the central square,
+  which is all that a prepared image has, and it loses no detail to the enlargement.
+  """
+  height, width, channels = image.shape
+  short = min(height, width)
+  side = rng.integers(short, math.ceil(short / 0.8), endpoint=True)
+  size = round(width * side / short), round(height * side / short)
+  planes = image[..., 0] if channels == 1 else image
+  large = np.asarray(Image.fromarray(planes).resize(size, Image.Resampling.BICUBIC))
+  top, left = (rng.integers(0, a - b, endpoint=True) for a, b in zip(large.shape, image.shape[:2]))
+  return large[top : top + height, left : left + width].reshape(image.shape)

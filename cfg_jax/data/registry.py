@@ -58,6 +58,7 @@ DATASETS: dict[str, Dataset] = {
   'cifar10': _on_disk('cifar10', (32, 32, 3), 10, 50_000),
   'imagenet64': _on_disk('imagenet64', (64, 64, 3), 1000, 1_281_167),
   'imagenet128': _on_disk('imagenet128', (128, 128, 3), 1000, 1_281_167),
+  'imagenet256': _on_disk('imagenet256', (256, 256, 3), 1000, 1_281_167),
 }
 
 
@@ -123,12 +124,13 @@ def open_held_out(data: ml_collections.ConfigDict) -> tuple[str, Sequence[dict]]
   )
 
 
-# A field that configs may leave out.
-config_lib.FIT['data'] = lambda data: {'held_out': 0} | data
+# Fields that configs may leave out; crop: see `batches`.
+config_lib.FIT['data'] = lambda data: {'held_out': 0, 'crop': False} | data
 FIELDS = {
   'name': Field(str),
   'dir': Field(str),
   'flip': Field(bool),
+  'crop': Field(bool, may_lack=True),
   'held_out': Field(int, 0, 10**9, may_lack=True),
 }
 

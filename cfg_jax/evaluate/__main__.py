@@ -13,8 +13,8 @@ samples: prints one line of JSON for an .npz or a folder of pictures.
 reference: writes the statistics of a data set, or of any images, to be given as --reference.
 
 --as_adm computes IS, precision and recall as the evaluator of ADM does: see as_adm.py. Of a run, it
-takes samples that `generate --as_adm` has drawn. --extractor=MODULE:CLASS is a network of your own:
-see extractors/__init__.py.
+takes samples that `generate --as_adm` has drawn. --extractor=FOLDER is a classifier's run, and
+--extractor=MODULE:CLASS a network of your own: see extractors/__init__.py.
 
 If one is killed, give the same command again and it goes on where it was.
 """
@@ -50,6 +50,8 @@ def run(given: flags.FlagValues) -> None:
     raise UserError('run needs --workdir: the run, as cfg_jax.train left it.')
   ways = ['sample.quantisation=truncate', 'evaluate.as_adm=true'] if given.as_adm else []
   config, workdir = config_of_flags(*ways), Path(given.workdir)
+  if given.extractor and methods.draws(config):
+    config = config_lib.change(config, [f'evaluate.extractor={given.extractor}'])
   config_lib.check(config, owners.of(config), 1)
   if not methods.draws(config):
     _score(given, config)
@@ -175,7 +177,7 @@ def define_flags() -> None:
   flags.DEFINE_string('reference', None, 'Statistics, or images, to compare with.')
   flags.DEFINE_string('out', None, 'The reference to write, an .npz.')
   names = ', '.join(EXTRACTORS)
-  flags.DEFINE_string('extractor', None, f"{names} or MODULE:CLASS; by default the run's own.")
+  flags.DEFINE_string('extractor', None, f"{names}, a classifier's run or MODULE:CLASS.")
   flags.DEFINE_boolean('as_adm', False, "IS, precision, recall as ADM's evaluator computes them.")
   flags.DEFINE_enum(
     'resize',

@@ -79,7 +79,7 @@ def _draw(config, workdir, missing, params, mesh, total):
     w = np.array([s.w for s, _ in filled], np.float32)
     c = kinds.choose(config.sample.labels, config.sample.seed, indices, num_classes)
     arguments = jax.device_put((indices, c, drawing.knobs(config, w)), split)
-    return batch, c, draw(params, *arguments)
+    return batch, c, draw(params, *arguments, np.uint32(config.sample.seed))
 
   last, spent = None, {}  # set → [images, seconds], but for the batch that was compiled
 

@@ -28,7 +28,7 @@ class Model(NamedTuple):
   config: ml_collections.ConfigDict
   step: int
   params: Any
-  draw: Callable  # (params, indices, c, knobs) → uint8, see `drawing.make_sampler`
+  draw: Callable  # (params, indices, c, knobs, seed) → uint8, see `drawing.make_sampler`
 
 
 def load(workdir: str | Path, *settings: str, step: int | None = None) -> Model:
@@ -75,7 +75,7 @@ def render(w: float, seed: int, model: Model, classes: Sequence[int] = range(10)
   filled = np.resize(np.array(classes, np.int32), -(-len(classes) // devices) * devices)
   indices = np.full(len(filled), seed, np.int32)
   knobs = drawing.knobs(model.config, np.full(len(filled), w, np.float32))
-  images = model.draw(model.params, indices, filled, knobs)
+  images = model.draw(model.params, indices, filled, knobs, np.uint32(model.config.sample.seed))
   return np.asarray(images)[: len(classes)]
 
 

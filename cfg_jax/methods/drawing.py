@@ -38,21 +38,23 @@ def quantisation_of(sample: ml_collections.ConfigDict) -> str:
 
 
 def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
-  """The jitted sampler (params, indices, value, knobs) → uint8 (B, H, W, C), all of it traced.
+  """The jitted sampler (params, indices, value, knobs, seed) → uint8 (B, H, W, C), all traced.
 
   params: of the players, see `TrainState`; indices: int32 (B,), which samples; value: their
-  conditions; knobs: the guidance rule's, float32 (B,) each. One compiled program serves every w;
-  where all w are 0 it skips the ∅ half.
+  conditions; knobs: the guidance rule's, float32 (B,) each; seed: uint32, of their noise. One
+  compiled program serves every w and seed; where all w are 0 it skips the ∅ half.
   """
   method, quantisation = make(config, mesh), quantisation_of(config.sample)
 
-  def draw(params, indices, value, knobs):
-    keys = sample_keys(config.sample.seed, indices)
+  def draw(params, indices, value, knobs, seed):
+    keys = sample_keys(seed, indices)
     x = method.draw(params, Request(keys, conditioning.given(value), knobs))
     return to_uint8(x, quantisation)
 
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  return jax.jit(draw, in_shardings=(everywhere, split, split, split), out_shardings=split)
+  return jax.jit(
+    draw, in_shardings=(everywhere, split, split, split, everywhere), out_shardings=split
+  )
 
 
 def knobs(config: ml_collections.ConfigDict, w: np.ndarray) -> dict[str, np.ndarray]:
@@ -61,7 +63,7 @@ def knobs(config: ml_collections.ConfigDict, w: np.ndarray) -> dict[str, np.ndar
   return {name: np.broadcast_to(np.float32(x), w.shape) for name, x in values.items()}
 
 
-def sample_keys(seed: int, indices: jax.Array) -> jax.Array:
+def sample_keys(seed: int | jax.Array, indices: jax.Array) -> jax.Array:
   """The key of each sample, a function of seed and its index alone. (B,) → (B,)."""
   return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(indices)
 

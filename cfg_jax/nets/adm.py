@@ -1,8 +1,10 @@
-r"""Networks of OpenAI's guided-diffusion (ADM) → a run that `generate` can sample.
+r"""Networks and classifiers of OpenAI's guided-diffusion (ADM) → a run.
 
   python -m cfg_jax.nets.adm --config configs/imagenet64.py --workdir runs/adm64 \
       --weights 64x64_diffusion.pt
   python -m cfg_jax.generate --workdir runs/adm64 --num_samples 16
+  python -m cfg_jax.nets.adm --config configs/classifier_imagenet64.py --workdir runs/guide64 \
+      --weights 64x64_classifier.pt
 
 Takes the class-conditional `64x64_diffusion.pt` and `128x128_diffusion.pt` of Dhariwal & Nichol
 (2021), and what guided-diffusion itself leaves of a training with the same flags:
@@ -16,14 +18,16 @@ The network is that of our configs but for three things:
   DDPM's two fixed variances, and `ddim` is ADM's fast sampler.
 - It has no ∅. The row for ∅ is the mean of the classes' rows: nobody trained it, the run's config
   says so with method.p_uncond = 0, and `generate` therefore refuses every w but 0.
+
+And the classifiers of noisy images, `64x64_classifier.pt`, `128x128_classifier.pt` and, with the
+config that `classifier_imagenet128` names, `256x256_classifier.pt`. Nothing of theirs is dropped or
+made up. `adm_layout` says how tensors lie.
 """
 
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
@@ -31,7 +35,8 @@ from ml_collections import ConfigDict
 from cfg_jax.core import command, imported, runtime
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
-from cfg_jax.nets import torch_file, unet
+from cfg_jax.nets import encoder, torch_file, unet
+from cfg_jax.nets.adm_layout import convert
 from cfg_jax.nets.embed import adm_lambdas
 
 
@@ -40,58 +45,57 @@ class Published:
   """What the config of a network's size does not say of the published weights."""
 
   lambda_embedding: str  # the schedule of its discrete times
-  heads_first: bool  # qkv gives q, k and v of the first head, then of the next; ours all q first
+  heads_first: bool  # the layout of its blocks' qkv: see `adm_layout`
   num_steps: int  # of its training
   channels: int
   input_blocks: int
+  config: str
 
 
-PUBLISHED = {  # by image size. The numbers of steps are recalled, not read: check before citing.
-  64: Published('adm_cosine', False, num_steps=540_000, channels=192, input_blocks=16),
-  128: Published('adm_linear', True, num_steps=4_360_000, channels=256, input_blocks=15),
+# By image size.
+NETWORKS = {  # Dhariwal & Nichol 2021, Table 11
+  64: Published('adm_cosine', False, 540_000, 192, 16, 'configs/imagenet64.py'),
+  128: Published('adm_linear', True, 4_360_000, 256, 15, 'configs/imagenet128.py'),
 }
-
-# Our names of a block's parts, and those of the files.
-PARTS = {
-  'norm_in': 'in_layers.0',
-  'conv_in': 'in_layers.2',
-  'emb': 'emb_layers.1',
-  'norm_out': 'out_layers.0',
-  'conv_out': 'out_layers.3',
-  'skip': 'skip_connection',
-  'norm': 'norm',
-  'qkv': 'qkv',
-  'proj': 'proj_out',
-}
-OUTER = {
-  'lambda_in': 'time_embed.0',
-  'lambda_out': 'time_embed.2',
-  'class_emb': 'label_emb',
-  'conv_in': 'input_blocks.0.0',
-  'norm_out': 'out.0',
-  'conv_out': 'out.2',
+CLASSIFIERS = {  # Table 12; the blocks' attention has the older layout at every size
+  64: Published('adm_cosine', True, 300_000, 128, 20, 'configs/classifier_imagenet64.py'),
+  128: Published('adm_linear', True, 300_000, 128, 15, 'configs/classifier_imagenet128.py'),
+  256: Published(
+    'adm_linear',
+    True,
+    500_000,
+    128,
+    18,
+    'configs/classifier_imagenet128.py --set data.name=imagenet256 '
+    '--set model.channel_mults=1,1,2,2,4,4',
+  ),
 }
 
 
 def import_run(config: ConfigDict, weights: Path, workdir: Path) -> None:
   """Makes the run directory: one checkpoint, of the EMA only (what was published), and config.json.
 
-  config: configs/imagenet64.py or imagenet128.py; the run's own differs as `as_trained` says.
+  config: one that `NETWORKS` and `CLASSIFIERS` name; the run's own differs as `as_trained` says.
   Raises ValueError, before anything is written, where workdir is not empty or the tensors are not
   the network's.
   """
   workdir = Path(workdir)
   imported.check_new(workdir)
+  classifies = config.method.name == 'classifier'
+  known = CLASSIFIERS if classifies else NETWORKS
   size = registry.of(config.data).image_shape[0]
-  if size not in PUBLISHED:
+  if size not in known:
+    those = ' and '.join(sorted({p.config.split()[0] for p in known.values()}, key=len))
     raise UserError(
-      f'data.name={config.data.name!r} has {size}×{size} images; the published networks are those '
-      'of configs/imagenet64.py and configs/imagenet128.py.'
+      f'data.name={config.data.name!r} has {size}×{size} images; the published '
+      f'{"classifiers" if classifies else "networks"} are those of {those}.'
     )
-  config = as_trained(config, PUBLISHED[size], step_of(weights))
+  published = known[size]
+  config = as_trained(config, published, step_of(weights))
+  network = encoder.of(config) if classifies else unet.of(config)
   tensors = torch_file.read(weights)
   try:
-    ema = convert(tensors, unet.of(config), PUBLISHED[size].heads_first)
+    ema = convert(tensors, network, published.heads_first)
   except ValueError as error:
     raise UserError(f'--weights={weights}: {error} {described(tensors)}'.rstrip()) from None
   source = {'imported': str(weights)}
@@ -110,14 +114,14 @@ def described(tensors: dict[str, np.ndarray]) -> str:
     return ''
   channels = tensors['time_embed.0.weight'].shape[-1]
   blocks = len({name.split('.')[1] for name in tensors if name.startswith('input_blocks.')})
-  if not any(name.startswith('output_blocks.') for name in tensors):
-    return "It is a classifier's: give the weights of a diffusion network."
-  if 'label_emb.weight' not in tensors:
+  classifies = not any(name.startswith('output_blocks.') for name in tensors)
+  if not classifies and 'label_emb.weight' not in tensors:
     return 'Its network knows no classes: give a class-conditional one.'
-  for size, published in PUBLISHED.items():
+  what = 'It is a classifier, and' if classifies else 'It'
+  for published in (CLASSIFIERS if classifies else NETWORKS).values():
     if (channels, blocks) == (published.channels, published.input_blocks):
-      return f'It fits configs/imagenet{size}.py.'
-  return f'It has {channels} channels and {blocks} input blocks, as none of our configs has.'
+      return f'{what} fits --config {published.config}.'
+  return f'{what} has {channels} channels and {blocks} input blocks, as none of our configs has.'
 
 
 def as_trained(config: ConfigDict, published: Published, step: int | None = None) -> ConfigDict:
@@ -129,92 +133,14 @@ def as_trained(config: ConfigDict, published: Published, step: int | None = None
   config.model.lambda_embedding = published.lambda_embedding
   lam = adm_lambdas(published.lambda_embedding)
   config.diffusion.update(lambda_min=float(lam[-1]), lambda_max=float(lam[0]))
-  config.method.p_uncond = 0.0
   config.train.num_steps = step or published.num_steps
   config.train.update(warmup_steps=0, grad_clip=float('inf'))
-  config.sample.guidance.w = (0.0,)
-  return config.lock()
-
-
-def convert(
-  tensors: dict[str, np.ndarray], network: unet.UNetConfig, heads_first: bool
-) -> dict[str, Any]:
-  """Our parameters, float32, from ADM's tensors by name, which are those of a state dictionary.
-
-  Takes a network with 6 outputs (for 3 channels) and no ∅; heads_first: see `Published`. Raises
-  ValueError that names the first tensor that is missing, unexpected, or of another shape.
-  """
-  abstract = jax.eval_shape(lambda: unet.create_params(network, 0))
-  paths, tree = jax.tree_util.tree_flatten_with_path(abstract)
-  leaves = {}  # by ADM's name: our path and shape
-  for path, leaf in paths:
-    path = [key.key for key in path]
-    leaves[_adm_name(path, abstract)] = path, leaf.shape
-
-  strangers = [n for n in leaves if n not in tensors] + [n for n in tensors if n not in leaves]
-  if strangers:
-    kind = 'unexpected' if strangers[0] in tensors else 'missing'
-    raise UserError(f'tensor {strangers[0]} is {kind} in a class-conditional ADM network.')
-  for name, (path, shape) in leaves.items():
-    if tensors[name].shape != (expected := _adm_shape(path, shape)):
-      raise UserError(f'tensor {name} has shape {tensors[name].shape}, not {expected}.')
-
-  converted = [
-    _convert(tensors[name], path, network, heads_first) for name, (path, _) in leaves.items()
-  ]
-  return jax.tree.unflatten(tree, converted)
-
-
-def _adm_name(path: list, params: dict[str, Any]) -> str:
-  """The tensor's name in the files, of our path such as ['up', 3, 'last', 'emb', 'kernel']."""
-  *layers, leaf = path
-  leaf = 'bias' if leaf == 'bias' else 'weight'
-  if len(layers) == 1:
-    return f'{OUTER[layers[0]]}.{leaf}'
-  if layers[0] == 'middle':
-    _, part, layer = layers
-    stage, blocks = params['middle'], 'middle_block'
+  if config.method.name == 'classifier':
+    config.method.update(noised=True, times=published.lambda_embedding)
   else:
-    side, i, part, layer = layers
-    stage = params[side][i]
-    # The way down starts with the first convolution.
-    blocks = f'input_blocks.{i + 1}' if side == 'down' else f'output_blocks.{i}'
-  position = [p for p in ('first', 'attention', 'last') if p in stage].index(part)
-  return f'{blocks}.{position}.{PARTS[layer]}.{leaf}'
-
-
-def _adm_shape(path: list, shape: tuple[int, ...]) -> tuple[int, ...]:
-  """The shape that the tensor at our path has in the files."""
-  *_, layer, leaf = path
-  if path[0] == 'class_emb':
-    return (shape[0] - 1, shape[1])  # no ∅
-  if path[0] == 'conv_out':
-    shape = (*shape[:-1], 2 * shape[-1])  # ε and the variance
-  if leaf == 'kernel':  # (…, in, out) → (out, in, …)
-    shape = (*shape[:-3:-1], *shape[:-2])
-  return (*shape, 1) if layer in ('qkv', 'proj') and leaf == 'kernel' else shape
-
-
-def _convert(
-  tensor: np.ndarray, path: list, network: unet.UNetConfig, heads_first: bool
-) -> np.ndarray:
-  """Our parameter at path from ADM's tensor."""
-  *_, layer, leaf = path
-  tensor = tensor.astype(np.float32, copy=False)
-  if path[0] == 'class_emb':
-    return np.concatenate([tensor, tensor.mean(0, keepdims=True)])
-  if path[0] == 'conv_out':
-    tensor = tensor[: network.image_shape[2]]
-  if layer in ('qkv', 'proj') and leaf == 'kernel':
-    tensor = tensor[..., 0]  # a convolution of size 1
-  if layer == 'qkv' and heads_first:
-    c = len(tensor) // 3
-    heads = network.num_heads or c // network.head_channels
-    by_head = tensor.reshape(heads, 3, c // heads, *tensor.shape[1:])
-    tensor = by_head.swapaxes(0, 1).reshape(tensor.shape)
-  if leaf == 'kernel':  # (out, in, …) → (…, in, out)
-    tensor = np.moveaxis(tensor, (0, 1), (-1, -2))
-  return tensor
+    config.method.p_uncond = 0.0
+    config.sample.guidance.w = (0.0,)
+  return config.lock()
 
 
 def main(argv: list[str]) -> None:
@@ -225,11 +151,17 @@ def main(argv: list[str]) -> None:
   import_run(config, Path(flags.FLAGS.weights), Path(workdir))
   other = {'bfloat16': 'float32', 'float32': 'bfloat16'}[config.model.dtype]
   print(
-    f'The run computes in {config.model.dtype}, with float32 weights, norms and softmax (ε differs '
-    f'by about a hundredth between bfloat16 and float32). For {other}, import it again with '
+    f'The run computes in {config.model.dtype}, with float32 weights, norms and softmax (results '
+    f'differ by about a hundredth between bfloat16 and float32). For {other}, import it again with '
     f'--set model.dtype={other}.'
   )
-  print(f'Sample it: python -m cfg_jax.generate --workdir {workdir} --num_samples 16')
+  if 'sample' in config:
+    print(f'Sample it: python -m cfg_jax.generate --workdir {workdir} --num_samples 16')
+  else:
+    print(
+      'Guide a run with it: python -m cfg_jax.generate --workdir RUN --w 1 '
+      f'--set sample.guidance.pair=classifier --set sample.guidance.guide={workdir}'
+    )
 
 
 def define_flags() -> None:

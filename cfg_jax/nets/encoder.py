@@ -103,7 +103,7 @@ class AttentionHead(nnx.Module):
     self.norm = GroupNorm(c, config.norm_groups)
     noise = jax.random.normal(rngs.params(), (pixels + 1, c))
     self.positions = nnx.Param(noise / c**0.5)
-    self.qkv = nnx.Linear(c, 3 * c, dtype=config.dtype, rngs=rngs)
+    self.qkv = nnx.Linear(c, 3 * c, rngs=rngs)
     self.proj = nnx.Linear(c, config.num_classes, rngs=rngs)
 
   def __call__(self, found: list[jax.Array]) -> tuple[jax.Array, jax.Array]:

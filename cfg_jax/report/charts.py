@@ -134,7 +134,8 @@ def draw(ax: Axes, lines: Sequence[Line], frame: Frame) -> None:
       ax.fill_between(line.values[frame.x], low, high, alpha=0.18, linewidth=0, **shade)
     _draw_errors(ax, line, frame, shade | {'alpha': 0.6, 'linewidth': 1.1})
     size = 4 if len(known) > 15 else 6
-    ax.plot(*known[:, :2].T, **look, markersize=size, label=line.name, gid=f'line-{j}')
+    name = line.name if len(known) else '_nolegend_'
+    ax.plot(*known[:, :2].T, **look, markersize=size, label=name, gid=f'line-{j}')
     if frame.least and line.style is not None and len(known) > 2:
       ring = {'marker': 'o', 'markersize': 13, 'markerfacecolor': 'none', 'linestyle': 'none'}
       ax.plot(*known[np.argmin(known[:, 1]), :2], **ring, **shade)

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from cfg_jax.core.files import write_text
 from cfg_jax.evaluate import real
 from cfg_jax.report import cells as cells_lib
-from cfg_jax.report import charts, pictures, runs
+from cfg_jax.report import charts, pictures, runs, scores
 from cfg_jax.report import panels as panels_lib
 from cfg_jax.report.cells import Results, format_value
 from cfg_jax.report.panels import dataset_of as _dataset
@@ -81,7 +81,8 @@ def to_html(results: Results, study: Study) -> str:
   sets, choices, picture_notes = _explorer(results, study.axis)
   logged = [runs.training(folder) for folder in results.runs.values()]
   panels, count = panels_lib.of_results(results, study, floors)
-  training, _ = panels_lib.of_training([t for t, _ in logged if t], count)
+  draws = any(map(runs.draws, results.runs.values()))
+  training, _ = panels_lib.of_training([t for t, _ in logged if t], count, by_quarter=not draws)
   table = _table(results, study.axis)
   sheets = [*sets, *(floor['sheet'] for floor in floors)]
   css, js = _css(sheets), '\n' + _own('page.js')
@@ -100,12 +101,18 @@ def to_html(results: Results, study: Study) -> str:
     js=Markup(js),
     policy=f"default-src 'none'; img-src data:; style-src {_hash(css)}; script-src {_hash(js)}",
     study=study,
-    title=study.title(sorted({_dataset(c) for c in cells}) or ['no data yet']),
+    title=(
+      study.title(sorted({_dataset(c) for c in cells}) or ['no data yet'])
+      if draws
+      else _title(results)
+    ),
+    draws=draws,
     axis=axis,
     num_cells=len(results.cells),
     num_runs=len(results.runs),
     panels=panels,
     training=training,
+    scores=scores.table(results.runs),
     verdicts=VERDICTS,
     table=table,
     data=data,
@@ -152,9 +159,20 @@ def _floors(found: Sequence[dict]) -> list[dict]:
 _DRAWING = ('dataset', 'n', 'of', 'seed', 'extractor_sha256', 'reference_sha256', 'metric_settings')
 
 
+def _title(results: Results) -> str:
+  """Of a page on runs that draw no samples: their methods and data."""
+  configs = [runs.config_of(folder) for folder in results.runs.values()]
+  methods, data = (
+    ', '.join(sorted({format_value(config.get(field)) for config in configs}))
+    for field in ('method.name', 'data.name')
+  )
+  return f'{methods} on {data}'
+
+
 def _lacking(results: Results) -> list[Path]:
   """The runs that nothing is known of in numbers."""
   evaluated = {c['run'] for c in results.cells}
+  evaluated |= {run for run, folder in results.runs.items() if (folder / scores.FILE).exists()}
   return [folder for run, folder in results.runs.items() if run not in evaluated]
 
 

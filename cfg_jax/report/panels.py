@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from cfg_jax.report import cells as cells_lib
-from cfg_jax.report import charts, cost, svg
+from cfg_jax.report import charts, cost, scores, svg
 from cfg_jax.report.cells import Results, format_value
 from cfg_jax.report.charts import Frame, Line
 from cfg_jax.report.curves import Curve, curves
@@ -147,8 +147,13 @@ def _cost(
   return {'panels': shown, 'best': cost.best(found, distance)}, count
 
 
-def of_training(logs: Sequence[Training], first: int) -> tuple[dict | None, int]:
-  """Curves of training; None where nothing was logged."""
+def of_training(
+  logs: Sequence[Training], first: int, by_quarter: bool = False
+) -> tuple[dict | None, int]:
+  """Curves of training; None where nothing was logged.
+
+  by_quarter: of the loss in each quarter of λ too, where that was logged.
+  """
   lines = []
   for j, log in enumerate(logs):
     parts = np.array_split(np.arange(len(log.steps)), min(MOST_POINTS, len(log.steps)))
@@ -156,8 +161,11 @@ def of_training(logs: Sequence[Training], first: int) -> tuple[dict | None, int]
     values |= {k: np.array([_mean(v[p]) for p in parts]) for k, v in log.values.items()}
     lines.append(Line(log.run, values, j))
   names = {'loss': 'loss', 'grad_norm': "the gradient's norm", 'images_per_s': 'images/s'}
+  if by_quarter:
+    names |= {f'loss_quarter_{k}': scores.name_of(f'loss_quarter_{k}') for k in (1, 2, 3, 4)}
   lines = [x._replace(values={names.get(k, k): v for k, v in x.values.items()}) for x in lines]
-  frames = [Frame('step', name, 'step', logs=('loss',)) for name in names.values()]
+  losses = [name for k, name in names.items() if k.startswith('loss')]
+  frames = [Frame('step', name, 'step', logs=tuple(losses)) for name in names.values()]
   drawn = _drawn(lines, frames, first)
   if not drawn:
     return None, first

@@ -52,6 +52,12 @@ def config_of(folder: Path) -> dict:
   return flat(record.pop('config', {}) | record)
 
 
+def draws(folder: Path) -> bool:
+  """Whether samples are drawn from the run: a classifier's config has no section on them."""
+  config = config_of(folder)
+  return 'method.name' not in config or any(k.startswith(('sample.', 'evaluate.')) for k in config)
+
+
 def trained(folder: Path) -> str:
   """What the run trained, its seed apart: equal for runs that differ in that alone."""
   config = config_of(folder)
@@ -143,12 +149,13 @@ def next_steps(workdir: Path, lacking: Sequence[Path]) -> list[dict]:
 def _steps_of_run(folder: Path) -> list[tuple[str, str]]:
   config, log = config_of(folder), training(folder)[0]
   at, steps, of_steps = f'--workdir {_quoted(folder)}', [], config.get('train.num_steps')
+  what = 'metrics' if draws(folder) else 'scores of held-out images'
   if log and _number(of_steps) and log.steps[-1] < of_steps:
     why = f'It is at step {log.steps[-1]:.0f} of {of_steps}: the same command goes on.'
     steps.append((why, f'python -m cfg_jax.train --config … {at}'))
-  if not any(folder.glob('samples/*/*/*.npz')):
+  if draws(folder) and not any(folder.glob('samples/*/*/*.npz')):
     steps.append(('It has no samples.', f'python -m cfg_jax.generate {at}'))
-  steps.append((f'It has no metrics.{_weights(folder)}', f'python -m cfg_jax.evaluate {at}'))
+  steps.append((f'It has no {what}.{_weights(folder)}', f'python -m cfg_jax.evaluate {at}'))
   return steps
 
 

@@ -64,16 +64,19 @@ def define_flags(config: str | None = None, grids: Sequence[Sequence[str]] = ())
   plan.define_flags()
 
 
-def of_flags() -> tuple[ml_collections.ConfigDict, list[grid.Axes]]:
+def of_flags(
+  default: Sequence[Sequence[str]] = (),
+) -> tuple[ml_collections.ConfigDict, list[grid.Axes]]:
   """The sweep that the flags describe, or, without --config, the one that is in --workdir.
 
-  Its grids are --grid, or else what a config file says in GRIDS, or else the paper's; and --also.
+  Its grids are --grid, or else `default`, or else what a config file says in GRIDS, or else the
+  paper's; and --also.
   """
   given, texts = flags.FLAGS, []
   if given.config:
     config, grids = command.config_of_file(), []
     if not given.grid:
-      texts = getattr(config_file.module(given.config), 'GRIDS', (papers.DEFAULT.grid,))
+      texts = default or getattr(config_file.module(given.config), 'GRIDS', (papers.DEFAULT.grid,))
   else:
     config, grids = grid.read(Path(given.workdir))
     config = config_lib.change(config, given.set)
@@ -124,15 +127,15 @@ def show_cost(
   print(f'{hours:.3g} hours in all on {count} × {kind.name} at {mfu:.0%} of the peak, unevaluated.')
 
 
-def sweep(shows_cost: bool = False) -> Path:
-  """What the flags ask for; returns the work directory.
+def sweep(shows_cost: bool = False, grids: Sequence[Sequence[str]] = ()) -> Path:
+  """What the flags ask for, by default of these grids; returns the work directory.
 
   Raises UserError, before anything is started or written, where flags, configs or the work
   directory are wrong, and SystemExit with 1 where a job did not come to its end.
   """
   given, workdir = flags.FLAGS, Path(flags.FLAGS.workdir).absolute()
   check_path(workdir)
-  config, grids = of_flags()
+  config, grids = of_flags(grids)
   runs = grid.runs_of(config, *grids)
   for run in runs:
     upgrade(workdir / run.name)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cfg_jax.core import evals, files
 from cfg_jax.core.checkpoint import steps_on_disk
-from cfg_jax.evaluate import scoring
+from cfg_jax.evaluate import extractors, scoring
 from cfg_jax.generate.store import sample_sets
 from cfg_jax.plan import cost
 from cfg_jax.sweep.grid import Run, Sampling
@@ -80,12 +80,14 @@ def missing(folder: Path, sampling: Sampling, indices: range) -> bool:
 def evaluated(folder: Path, sampling: Sampling) -> list[dict]:
   """The lines of evals.jsonl that are of this sampling's cells."""
   config = sampling.config
-  ours = {'n': config.sample.num_samples, 'extractor': config.evaluate.extractor}
-  ours |= {'dataset': config.data.name, 'metric_settings': scoring.METRIC_SETTINGS}
+  ours = {'n': config.sample.num_samples, 'dataset': config.data.name}
+  ours |= {'metric_settings': scoring.METRIC_SETTINGS}
   paths = {s.path for s in sample_sets(config.sample, sampling.step)}
   lines = {}
   for line in evals.read(folder / 'evals.jsonl'):
-    if line.get('samples') in paths and ours.items() <= line.items():
+    if line.get('samples') not in paths or not ours.items() <= line.items():
+      continue
+    if extractors.has_measured(config.evaluate.extractor, line):
       lines[line['samples']] = line
   return list(lines.values())
 

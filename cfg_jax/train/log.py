@@ -132,7 +132,8 @@ def make_grid(
   draw = drawing.make_sampler(config, mesh)
 
   def grid(ema):
-    images = sharding.gather(draw(jax.device_put(ema, everywhere), *arguments))[: len(cells)]
+    found = draw(jax.device_put(ema, everywhere), *arguments, np.uint32(config.sample.seed))
+    images = sharding.gather(found)[: len(cells)]
     images = images.reshape(len(classes), len(strengths), *dataset.image_shape)
     heads = [f'w = {w:g}' for w in strengths]
     return pictures.labelled(pictures.enlarge(images, 32), rows, heads, gap=2)

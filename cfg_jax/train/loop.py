@@ -77,6 +77,7 @@ def train(
       batch_size=config.train.batch_size,
       seed=config.seed,
       flip=config.data.flip,
+      crop=config.data.get('crop', False),
       position=position,
       rows=sharding.rows(split, config.train.batch_size),
     )

@@ -31,7 +31,7 @@ WRONG = {
   'model.channel_mults': ((1, 1, 1, 1, 1), 'halves 8 pixels 4 times'),
   'model.num_heads': (3, 'and model.head_channels=48: give exactly one'),
   'model.dtype': ('float16', "must be 'float32' or 'bfloat16'"),
-  'evaluate.extractor': ('vgg', "must be 'digits', 'inception' or MODULE:CLASS"),
+  'evaluate.extractor': ('vgg', "must be 'digits', 'inception', MODULE:CLASS or the folder of a"),
 }
 
 

@@ -1,7 +1,11 @@
 """Batches: what the model is fed, and that their position is one integer."""
 
+import collections
+import itertools
+
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from cfg_jax.data import batches as data
@@ -65,6 +69,46 @@ def test_flips_mirror_about_half_of_the_images(source):
   mirrored = (x[:, :, ::-1] == y).all(axis=(1, 2, 3))
   assert (same | mirrored).all()
   assert 0.4 < same.mean() < 0.6
+
+
+def test_crops_are_windows_of_the_image_enlarged_to_every_side_equally_often():
+  """As ADM's: a side from n to ⌈n/0.8⌉, and a place within, all equally likely."""
+  n, rng = 8, np.random.default_rng(0)
+  image = np.random.default_rng(1).integers(0, 256, (n, n, 3), dtype=np.uint8)
+  windows = {}  # by their bytes: the side, and where it is cut
+  for side in range(8, 11):
+    large = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    for y, x in itertools.product(range(side - n + 1), repeat=2):
+      windows[large[y : y + n, x : x + n].tobytes()] = side, y, x
+  assert len(windows) == 1 + 4 + 9
+  found = collections.Counter(windows[data.random_crop(image, rng).tobytes()] for _ in range(9000))
+  expected = {window: 3000 / (window[0] - n + 1) ** 2 for window in windows.values()}
+  for window, count in expected.items():
+    assert abs(found[window] - count) < 5 * count**0.5, found
+  grey = data.random_crop(image[..., :1], rng)
+  assert grey.shape == (n, n, 1) and grey.dtype == np.uint8
+
+
+def test_crops_resume_exactly_and_flips_go_with_them(source):
+  """And every process reads of its rows what one alone does. A flip does not depend on the crop."""
+  changes = {'flip': True, 'crop': True}
+  straight = take(batches(source, **changes), 6)
+  resumed = take(batches(source, **changes, position=3 * 64), 3)
+  mine = take(batches(source, **changes, rows=range(32, 64)), 3)
+  for a, b in zip(straight[3:], resumed):
+    np.testing.assert_array_equal(a.x, b.x)
+  for a, b in zip(straight, mine):
+    np.testing.assert_array_equal(a.x[32:], b.x)
+  assert not np.array_equal(next(batches(source, **changes, seed=1)).x, straight[0].x)
+  plain, cropped, both = (
+    np.concatenate([b.x for b in take(batches(source, **how), 12)])
+    for how in ({}, {'crop': True}, changes)
+  )
+  whole = (plain == cropped).all((1, 2, 3))
+  assert 0.25 < whole.mean() < 0.42  # a third
+  same, mirrored = ((cropped == x).all((1, 2, 3)) for x in (both, both[:, :, ::-1]))
+  assert (same | mirrored).all()
+  assert 0.4 < same[whole].mean() < 0.6 and 0.4 < same[~whole].mean() < 0.6
 
 
 def test_seeds_differ(source):

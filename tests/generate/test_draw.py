@@ -75,19 +75,30 @@ def test_more_samples_are_added_to_those_there(trained, config):
     assert sample_set.present(trained) == set(range(23))
 
 
-def test_one_program_serves_every_w_and_mixed_ones(config):
+def test_one_program_serves_every_w_and_seed_and_mixed_ones(config):
   mesh = sharding.data_mesh()
   draw = drawing.make_sampler(config, mesh)
   params = methods.make(config, mesh).init(0).ema
-  indices = np.arange(8, dtype=np.int32)
+  indices, seed = np.arange(8, dtype=np.int32), np.uint32(config.sample.seed)
   images = {}
   for w in (0.0, 1.0, 4.0):
-    images[w] = np.asarray(draw(params, indices, indices, {'w': np.full(8, w, np.float32)}))
-  w = {'w': np.array([0, 1, 4, 0, 1, 4, 0, 1], np.float32)}
-  mixed = np.asarray(draw(params, indices, indices, w))
+    images[w] = np.asarray(draw(params, indices, indices, {'w': np.full(8, w, np.float32)}, seed))
+  mix = {'w': np.array([0, 1, 4, 0, 1, 4, 0, 1], np.float32)}
+  mixed = np.asarray(draw(params, indices, indices, mix, seed))
   for i, w in enumerate([0.0, 1.0, 4.0, 0.0, 1.0, 4.0, 0.0, 1.0]):
     assert np.abs(mixed[i].astype(int) - images[w][i]).max() <= 1
+  other = np.asarray(draw(params, indices, indices, mix, np.uint32(2**32 - 1)))
+  assert (other != mixed).mean() > 0.5
   assert draw._cache_size() == 1
+
+
+def test_keys_are_those_of_the_seed_traced_or_not():
+  indices = np.arange(3, dtype=np.int32)
+  for seed in (0, 7, 2**31, 2**32 - 1):
+    traced = jax.jit(drawing.sample_keys)(np.uint32(seed), indices)
+    alone = [jax.random.fold_in(jax.random.key(seed), i) for i in indices]
+    expected = np.stack([jax.random.key_data(key) for key in alone])
+    np.testing.assert_array_equal(jax.random.key_data(traced), expected)
 
 
 def test_a_gap_is_an_error_and_not_the_images_behind_it(trained, config, tmp_path):

@@ -52,9 +52,10 @@ def cross_entropies(config, params, z, lam, c):
 
 def test_without_noise_the_loss_is_that_of_the_images_as_they_are(config):
   config = config_lib.change(config, ['method.noised=false'])
-  method = of(config)
-  params = method.init(0).params
-  x = np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32)
+  method, random = of(config), np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: method.init(0)).params
+  params = jax.tree.map(lambda p: random.normal(0, 0.2, p.shape).astype(np.float32), shapes)
+  x = random.uniform(-1, 1, (16, 8, 8, 1)).astype(np.float32)
   c = np.arange(16, dtype=np.int32) % 10
   batch = batches.Batch(x, batches.Cond(c, np.ones(16, bool)))
   expected = cross_entropies(config, params, x, jnp.full(16, 20.0), c).mean()

@@ -16,7 +16,7 @@ from cfg_jax.equations.conditioning import Cond, given
 from cfg_jax.generate import draw as generate
 from cfg_jax.generate.store import sample_sets
 from cfg_jax.methods import drawing
-from cfg_jax.nets import adm, unet
+from cfg_jax.nets import adm, adm_layout, unet
 from cfg_jax.nets.embed import adm_lambdas
 from experiments import adm_pytorch
 from experiments.adm_pytorch import ours, tensors_of, to_torch
@@ -64,7 +64,7 @@ class Pair:
   def convert(self, tensors=None, heads_first=None, **changes):
     config = ours(self.reference, **{'lambda_embedding': self.lambda_embedding} | changes)
     heads_first = self.heads_first if heads_first is None else heads_first
-    return config, adm.convert(tensors or self.tensors, config, heads_first)
+    return config, adm_layout.convert(tensors or self.tensors, config, heads_first)
 
   def error(self, tensors=None, heads_first=None, **changes) -> float:
     """Of our ε, relative to the reference's largest."""
@@ -221,7 +221,10 @@ def test_a_wrong_file_is_one_line_that_names_the_tensor(imported, tmp_path):
   ('tensors', 'says'),
   [
     (None, 'wrong.pt is no readable PyTorch state dictionary'),
-    ({'conv.weight': np.zeros(3)}, 'wrong.pt: tensor label_emb.weight is missing in'),
+    (
+      {'conv.weight': np.zeros(3)},
+      'wrong.pt: tensor label_emb.weight and 196 more are missing, tensor conv.weight is',
+    ),
   ],
 )
 def test_a_wrong_file_ends_the_command_in_one_line(tensors, says, tmp_path):
@@ -259,7 +262,7 @@ def test_adm64_at_full_width(dtype, bound):
     eps = network(to_torch(z), torch.tensor([500]), torch.tensor([7]))[:, :3]
   eps = eps.permute(0, 2, 3, 1).numpy()
   config = ours(adm_pytorch.ADM_64, 'adm_cosine', dtype=dtype)
-  params = adm.convert(tensors_of(network), config, heads_first=False)
+  params = adm_layout.convert(tensors_of(network), config, heads_first=False)
   lam = np.float32(adm_lambdas('adm_cosine')[[500]])
   got = jax.jit(unet.apply_fn(config))(params, z, lam, given(jnp.array([7])))
   assert np.linalg.norm(got - eps) / np.linalg.norm(eps) <= bound

@@ -64,8 +64,8 @@ def test_files_in_half_precision_are_read(imported, dtype, tmp_path):
 def test_a_file_of_another_network_says_what_it_is():
   """By names and shapes alone, as the files of guided-diffusion have them."""
   for reference, says in (
-    (adm_pytorch.ADM_64, 'It fits configs/imagenet64.py.'),
-    (adm_pytorch.ADM_128, 'It fits configs/imagenet128.py.'),
+    (adm_pytorch.ADM_64, 'It fits --config configs/imagenet64.py.'),
+    (adm_pytorch.ADM_128, 'It fits --config configs/imagenet128.py.'),
     (TINY, 'It has 32 channels and 6 input blocks, as none of our configs has.'),
   ):
     with torch.device('meta'):
@@ -74,15 +74,13 @@ def test_a_file_of_another_network_says_what_it_is():
     assert adm.described(tensors) == says
     unconditional = {k: x for k, x in tensors.items() if k != 'label_emb.weight'}
     assert 'knows no classes' in adm.described(unconditional)
-    classifier = {k: x for k, x in tensors.items() if not k.startswith('output_blocks')}
-    assert "a classifier's" in adm.described(classifier)
   assert adm.described({}) == ''
 
 
 def test_the_commands_of_the_readme(imported, call, tmp_path):
   """At the size of the tests; the import says in what it computes, and how to change it."""
   _, weights, _ = imported
-  importing = [x for x in test_readme.COMMANDS if x.startswith('cfg_jax.nets.adm')]
+  importing = [x for x in test_readme.COMMANDS if 'nets.adm --config configs/imagenet64' in x]
   sampling = [x for x in test_readme.COMMANDS if 'generate --workdir runs/adm64' in x]
   assert len(importing) == len(sampling) == 1
   changes = OVERRIDES | {'model.dtype': 'bfloat16'}

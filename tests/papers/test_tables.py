@@ -73,6 +73,8 @@ def test_figures_4_and_5_hold_ours_and_the_papers(tmp_path):
   assert [*lines] == [c.name for c in found] + [
     *(f'paper, p_uncond = {p}' for p in (0.1, 0.2, 0.5)),
     'CDM',
+    'ADM, conditional, 250 steps',
+    'ADM, conditional, 250 steps, dropout 0.1',
   ]
   assert lines['paper, p_uncond = 0.5'].style == 1  # that of ours with its setting
   assert lines['paper, p_uncond = 0.2'].style is None

@@ -123,7 +123,7 @@ def test_the_whole_step_and_the_whole_sampler_do_what_the_plan_counts(tiny):
 
   sampler = drawing.make_sampler(tiny, sharding.data_mesh())
   number = shape(8, dtype=jnp.int32)
-  found = costs.count_flops(sampler, state.params, number, number, {'w': shape(8)})
+  found = costs.count_flops(sampler, state.params, number, number, {'w': shape(8)}, np.uint32(0))
   assert products(found) == 8 * tiny.sample.sampler.num_steps * 2 * products(flops.forward)
 
 

@@ -135,7 +135,7 @@ def test_the_grid_has_classes_as_rows_and_w_as_columns_from_one_noise(tiny, monk
   draw = drawing.make_sampler(tiny, mesh)
   for column, w in enumerate(strengths):
     knobs = {'w': np.full(8, w, np.float32)}
-    alone = draw(params, np.arange(8), np.array(classes), knobs)
+    alone = draw(params, np.arange(8), np.array(classes), knobs, np.uint32(0))
     for row in range(8):
       cell = grid[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
       assert np.median(np.abs(cell.astype(int) - np.asarray(alone[row]))) <= 1

@@ -13,6 +13,7 @@ from cfg_jax.core import locks
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.state import Mean
+from cfg_jax.data import batches as data
 from cfg_jax.data import prepared
 from cfg_jax.train import loop as train
 from tests.conftest import load_config, run, tiny_flags
@@ -122,6 +123,29 @@ def test_a_changed_config_is_refused_as_a_diff(tiny, tmp_path):
     train.train(changed, tmp_path)
   assert 'num_steps' not in str(error.value)  # a run may be made longer
   assert json.loads((tmp_path / 'config.json').read_text())['config']['method']['p_uncond'] == 0.1
+
+
+def test_a_config_may_ask_for_random_crops(tiny, tmp_path, monkeypatch):
+  """The first batch is of the images of the same config without, a third of them as they were."""
+
+  class Stopped(Exception):
+    pass
+
+  def stop(*args, **kwargs):
+    batches = data.Batches(*args, **kwargs)
+    found.append(next(batches))
+    batches.close()
+    raise Stopped
+
+  monkeypatch.setattr(train, 'Batches', stop)
+  found = []
+  for crop in (False, True):
+    config = config_lib.change(tiny, ['train.batch_size=256', f'data.crop={crop}'])
+    with pytest.raises(Stopped):
+      train.train(config, tmp_path / str(crop))
+  whole, cropped = found
+  np.testing.assert_array_equal(whole.cond.value, cropped.cond.value)
+  assert 0.2 < (whole.x == cropped.x).all((1, 2, 3)).mean() < 0.5
 
 
 def test_other_data_is_refused(tiny, tmp_path, monkeypatch):

@@ -1,19 +1,24 @@
 """The networks that a config, or --extractor, may name. Each is imported when it is asked for.
 
 One's own is named MODULE:CLASS, such as --extractor=my_network:Extractor: a class made without
-arguments that is a `features.Extractor`. Its distance is then called FD-<name>.
+arguments that is a `features.Extractor`. Its distance is then called FD-<name>. Any other name is
+the folder of a classifier's run, see `of_run`, whose distance is called FD-<its data set>.
 """
 
+import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any
 
 import ml_collections
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import fields
+from cfg_jax.core import fields, files
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.fields import Field
+from cfg_jax.evaluate.extractors import weights
 from cfg_jax.evaluate.features import Extractor
 
 # A field that configs may leave out: whether metrics are computed as ADM's evaluator does.
@@ -37,16 +42,37 @@ EXTRACTORS: dict[str, Callable[..., Extractor]] = {'digits': _digits, 'inception
 
 
 def make(name: str, **options) -> Extractor:
-  """The extractor that `name` names, one of EXTRACTORS or MODULE:CLASS.
+  """The extractor that `name` names: one of EXTRACTORS, MODULE:CLASS, or a classifier's run.
 
   options: of one in EXTRACTORS. Raises UserError where there is none, or it lacks something.
   """
   if name in EXTRACTORS:
     return EXTRACTORS[name](**options)
-  module, colon, attribute = name.partition(':')
-  if not colon:
-    names = ', '.join(EXTRACTORS)
-    raise UserError(f'--extractor={name} is none of {names}; name one of your own MODULE:CLASS.')
+  if _is_class(name):
+    return _own(name)
+  if _is_no_folder(name):
+    raise UserError(
+      f'--extractor={name} is none of {", ".join(EXTRACTORS)}; name one of your own MODULE:CLASS, '
+      "or the folder of a classifier's run."
+    )
+  from cfg_jax.evaluate.extractors import of_run
+
+  if wrong := of_run.problem(files.expand(name)):
+    raise UserError(f'--extractor={name} {wrong}.')
+  return of_run.OfRun(files.expand(name))
+
+
+def _is_class(name: str) -> bool:
+  return ':' in name and '/' not in name
+
+
+def _is_no_folder(name: str) -> bool:
+  """Whether a name is a single word, and no file or folder is called so."""
+  return '/' not in name and not files.expand(name).exists()
+
+
+def _own(name: str) -> Extractor:
+  module, _, attribute = name.partition(':')
   try:
     made = getattr(importlib.import_module(module), attribute)()
   except (ImportError, AttributeError, ValueError, TypeError) as error:
@@ -59,15 +85,55 @@ def make(name: str, **options) -> Extractor:
   return made
 
 
+def has_measured(name: str, line: Mapping[str, Any]) -> bool:
+  """Whether the extractor that `name` names has made a line of evals.jsonl.
+
+  It is told by its weights, wherever they lie; Inception, whose file may not be here, by its name.
+  Nothing is put on a device. Raises UserError where `name` names nothing.
+  """
+  if name == 'inception':
+    return str(line.get('extractor')).startswith('inception-')
+  return line.get('extractor_sha256') == _sha256(name)
+
+
+def _sha256(name: str) -> str:
+  if name == 'digits':
+    return _digits_sha256()
+  if _is_class(name):
+    return _own_sha256(name)
+  from cfg_jax.evaluate.extractors import of_run
+
+  return of_run.sha256(files.expand(name))
+
+
+@functools.cache
+def _digits_sha256() -> str:
+  with resources.as_file(resources.files(__package__) / 'digits.npz') as path:
+    return weights.sha256(path)
+
+
+@functools.cache
+def _own_sha256(name: str) -> str:
+  return _own(name).sha256
+
+
 FIELDS = {'extractor': Field(str), 'as_adm': Field(bool, may_lack=True)}
 
 
 def problems(evaluate: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `evaluate`: (field, remedy)."""
-  del context
   wrong = list(fields.problems(evaluate, FIELDS))
   yield from wrong
   if wrong:
     return
-  if evaluate.extractor not in EXTRACTORS and ':' not in evaluate.extractor:
-    yield 'extractor', f'must be {", ".join(map(repr, EXTRACTORS))} or MODULE:CLASS'
+  name = evaluate.extractor
+  if name in EXTRACTORS or _is_class(name):
+    return
+  if _is_no_folder(name):
+    names = ', '.join(map(repr, EXTRACTORS))
+    yield 'extractor', f"must be {names}, MODULE:CLASS or the folder of a classifier's run"
+    return
+  from cfg_jax.evaluate.extractors import of_run
+
+  if wrong := of_run.problem(files.expand(name), context.config.data):
+    yield 'extractor', wrong

@@ -1,5 +1,6 @@
 """Ho & Salimans, Classifier-Free Diffusion Guidance (2022)."""
 
+from cfg_jax.papers.adm import tables as adm
 from cfg_jax.papers.cfg import findings, sweeps, tables
 from cfg_jax.papers.paper import Paper
 from cfg_jax.report.study import Study
@@ -15,7 +16,7 @@ STUDY = Study(
   'w = 0 is no guidance. The sampler “ddpm on paper grid” is its Algorithm 2.',
   findings=findings.findings,
   method=findings.METHOD,
-  beside=tables.published,
+  beside=lambda *of: tables.published(*of) + adm.published(*of),
 )
 
 PAPER = Paper(STUDY, sweeps.GRID, sweeps.SWEEPS, sweeps.columns)

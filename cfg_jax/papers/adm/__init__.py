@@ -1,0 +1,1 @@
+"""Dhariwal & Nichol, Diffusion Models Beat GANs on Image Synthesis (2021)."""
