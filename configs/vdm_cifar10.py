@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
   config.method.p_uncond = 1.0  # no classes [paper]
   config.method.network = 'vdm'
   config.method.schedule = 'network'  # [paper]; [code] learns the ends alone here: 'linear'
+  config.method.schedule_rate = 1.0  # [code]: the network's own
   config.method.num_steps = placeholder(int)  # none is continuous time [paper]
   config.method.levels = 256
 

@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
   config.method.p_uncond = 0.1  # Ho & Salimans; [VDM] has no classes
   config.method.network = 'vdm'
   config.method.schedule = 'network'  # [VDM]
+  config.method.schedule_rate = 10.0  # of its learning, times the network's; [VDM]: 1, for longer
   config.method.num_steps = placeholder(int)  # T; none is continuous time [VDM]
   config.method.levels = 17
 
@@ -73,8 +74,8 @@ def get_config() -> ConfigDict:
   config.sample.guidance.pair = 'null'
   config.sample.guidance.rule = 'classifier_free'
   config.sample.guidance.w = (0.0, 0.3, 1.0)
-  config.sample.num_samples = 500  # for each w
-  config.sample.batch_size = 100
+  config.sample.num_samples = 400  # for each w
+  config.sample.batch_size = 200
   config.sample.labels = 'balanced'
   config.sample.ema = True
   config.sample.seed = 0

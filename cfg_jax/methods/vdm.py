@@ -54,9 +54,10 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   ends = -config.diffusion.lambda_max, -config.diffusion.lambda_min  # γ_0 and γ_1 at first
   levels = dataset.level_values(method.levels)
   shrink = bound.shrink(method.levels)
+  undecayed = make_optimizer(train, decays=lambda params: jax.tree.map(lambda _: False, params))
   optimizers = {
     'network': make_optimizer(train, decays=_but_biases),
-    'schedule': make_optimizer(train, decays=lambda params: jax.tree.map(lambda _: False, params)),
+    'schedule': optax.chain(undecayed, optax.scale(method.schedule_rate)),
   }
 
   def init(seed):
@@ -155,6 +156,7 @@ FIELDS = {
   'p_uncond': Field(float, 0, 1, 'is a probability: use 0 to 1; 1 has no classes, as VDM'),
   'network': Field(str),
   'schedule': Field(str),
+  'schedule_rate': Field(float, 0, 1e3),  # its learning rate, in the network's
   'num_steps': Field(
     int,
     1,
