@@ -111,14 +111,15 @@ def test_the_learned_grid_is_that_of_the_parameters_at_hand(config):
   assert np.abs(found - moved).max() > 1e-3
 
 
-def test_our_unet_is_a_network_of_it(config, data_dir):
+def test_our_unet_is_a_network_of_it(config):
   digits = load_config('digits', **{'model.channels': 8, 'model.head_channels': 8})
   changed = config.copy_and_resolve_references().unlock()
-  changed.model = digits.model.copy_and_resolve_references()
+  changed.model = digits.model.copy_and_resolve_references().unlock()
   changed.model.norm_groups, changed.model.fourier = 4, (3, 4)
   changed.method.network = 'unet'
   config_lib.check(changed, owners.of(changed), 1)
-  _, metrics = jax.jit(made(changed)[0].step)(made(changed)[1], batch())
+  method, state = made(changed)
+  _, metrics = jax.jit(method.step)(state, batch())
   assert np.isfinite(metrics['loss'].total)
 
 
