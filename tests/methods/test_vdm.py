@@ -83,6 +83,7 @@ def test_microbatches_change_nothing(config):
 def test_biases_and_the_schedule_do_not_decay(config):
   """With a rate of decay of 1000 all else is pulled far beyond what Adam moves."""
   config.train.weight_decay, config.train.warmup_steps = 1000.0, 0
+  config.method.schedule_rate = 1.0
   method, state = made(config)
   new, _ = jax.jit(method.step)(state, batch())
   for (path, a), b in zip(jax.tree.leaves_with_path(state.params), jax.tree.leaves(new.params)):
@@ -94,6 +95,7 @@ def test_biases_and_the_schedule_do_not_decay(config):
 def test_the_learned_grid_is_that_of_the_parameters_at_hand(config):
   """The same images as from the λ themselves, given one by one; guided too."""
   method, state = made(config)
+  state.params['schedule']['ends'] = {'gamma_0': jnp.float32(-7.5), 'span': jnp.float32(12)}
   ends = -config.diffusion.lambda_max, -config.diffusion.lambda_min
   lam = np.asarray(gamma.lambda_grid(state.params['schedule'], 4, ends))
   request = Request(
