@@ -1,6 +1,8 @@
 """Which checkpoints a run has, and what is in them by its digest. Without JAX."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
@@ -18,6 +20,14 @@ def newest(workdir: Path) -> int:
   if not steps:
     raise UserError(f'{workdir} has no checkpoint: train first.')
   return steps[-1]
+
+
+def of_guide(guidance: Mapping[str, Any], workdir: Path) -> int:
+  """The step of the checkpoint that guides, by `guide_step` of the section `sample.guidance`.
+
+  The newest one where that is 0 or left out; UserError where there is none.
+  """
+  return guidance.get('guide_step') or newest(workdir)
 
 
 def ema_digest(workdir: Path, step: int) -> str:

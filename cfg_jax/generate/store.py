@@ -89,9 +89,11 @@ def sample_sets(sample: Any, step: int) -> list[SampleSet]:
   A guide is part of what they are by its weights, wherever it lies.
   """
   settings = sample.to_dict()
-  if guide := settings['guidance'].get('guide'):
+  guidance = settings['guidance']
+  if guide := guidance.get('guide'):
     folder = files.expand(guide)
-    settings['guidance']['guide'] = steps.ema_digest(folder, steps.newest(folder))
+    guidance['guide'] = steps.ema_digest(folder, steps.of_guide(guidance, folder))
+    guidance.pop('guide_step', None)
   return [SampleSet(identity.settings_of(settings, step, w)) for w in sample.guidance.w]
 
 

@@ -72,7 +72,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def draw(params, request):  # Algorithm 2
     eps_fn = functools.partial(apply, params['network'])
     sampler, rule = config.sample.sampler, config.sample.guidance
-    pair = PAIRS[rule.pair](eps_fn, request.cond, *guides.log_probs(config, params))
+    pair = PAIRS[rule.pair](eps_fn, request.cond, *guides.given(config, params, request.cond))
     return samplers.sample_model(
       guidance.guide(pair, RULES[rule.rule], **request.knobs),
       request.keys,

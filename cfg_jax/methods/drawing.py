@@ -79,7 +79,7 @@ def to_uint8(x: jax.Array, quantisation: str = 'round') -> jax.Array:
 def can_draw(config: ml_collections.ConfigDict, w: float) -> bool:
   """Whether the network has been trained on all that its pair asks of it at this w: c, or ∅."""
   pair, p = config.sample.guidance.pair, config.method.p_uncond
-  with_c = pair == 'classifier' or pair == 'null' and w != -1
+  with_c = pair not in ('null', 'classifier_unconditional') or pair == 'null' and w != -1
   with_null = pair == 'classifier_unconditional' or pair == 'null' and w != 0
   return not (with_c and p == 1 or with_null and p == 0)
 

@@ -175,10 +175,11 @@ def sampling_calls(config: ml_collections.ConfigDict) -> float:
 
 def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
   """Network calls for one image, at one w; a guide's gradients count by their FLOPs."""
-  sample = config.sample
-  alone = rules.unguided(rules.knobs_of(sample.guidance) | {'w': w})
-  network, gradients = pairs.calls(sample.guidance.pair, alone)
-  return samplers.calls(sample.sampler) * (network + gradients * guide_calls(config))
+  guidance, ends = config.sample.guidance, config.diffusion
+  lam = samplers.visited(config.sample.sampler, ends.lambda_min, ends.lambda_max)
+  knobs = rules.knobs_of(guidance) | {'w': w}
+  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam)
+  return network + gradients * (guide_calls(config) if gradients else 0)
 
 
 def num_models(configs: Iterable[ml_collections.ConfigDict]) -> int:

@@ -74,9 +74,12 @@ def _calls(settings: dict) -> float:
   sampler = {k: v for k, v in section('sampler').items() if v is not None}
   if sampler.get('name') not in samplers.SOLVERS:
     return np.nan
-  guidance = section('guidance')
-  network, _ = pairs.calls(guidance['pair'], rules.unguided(rules.knobs_of(guidance)))
-  return samplers.calls(sampler) * network
+  guidance = {k: v for k, v in section('guidance').items() if v is not None}
+  ends = (settings.get(f'diffusion.lambda_{end}') for end in ('min', 'max'))
+  lam = samplers.visited(sampler, *(e if e is not None else d for e, d in zip(ends, (-20.0, 20.0))))
+  knobs = rules.knobs_of(guidance)
+  network, _ = pairs.calls_along(guidance['pair'], guidance['rule'], knobs, lam)
+  return network
 
 
 def _seconds(results: Results, cell: dict) -> dict[str, float]:

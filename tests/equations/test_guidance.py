@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfg_jax.equations import conditioning, diffusion, guidance
+from cfg_jax.equations import conditioning, diffusion, guidance, knobs
 from cfg_jax.equations.guidance import pairs, rules
 from cfg_jax.equations.samplers.loop import Memory
 from experiments import figure2_gaussians as mixture
@@ -206,11 +206,31 @@ class TestProblems:
       ({'w': (1.0, 1.0)}, 'w', 'twice'),
       ({'w': (0.0, float('nan'))}, 'w', 'finite'),
       ({'w': (float('inf'),)}, 'w', 'finite'),
+      ({'rule': 'interval', 'lo': 3.0}, 'hi', 'must be over lo=3'),
+      ({'rule': 'interval', 'lo': float('nan')}, 'lo', 'is a λ'),
+      ({'rule': 'interval', 'hi': 'much'}, 'hi', 'of the type of 2.55'),
+      ({'rule': 'interval', 'eta': 1.0}, 'eta', 'no knob of interval, which has w, lo, hi'),
+      ({'rule': 'beta', 'a': 0.5}, 'a', 'must be 1 to 100'),
+      ({'rule': 'rescale', 'phi': 1.1}, 'phi', 'must be in [0, 1]'),
+      ({'rule': 'apg', 'eta': -1.0}, 'eta', 'must be in [0, 1]'),
+      ({'rule': 'apg', 'radius': -1.0}, 'radius', '0 shortens nothing'),
+      ({'rule': 'apg_diffusers', 'momentum': -1.0}, 'momentum', '-0.99 to 0.99'),
+      ({'rule': 'adaptive', 'theta': 3.0}, 'theta', 'is a cosine'),
+      ({'rule': 'cfg_pp', 'w': (0.5, 1.5)}, 'w', 'use 0 to 1'),
     ],
   )
   def test_what_is_wrong_is_named(self, change, field, says):
     [(found, remedy)] = rules.problems(self.GOOD | change)
     assert found == field and says in remedy
+
+  @pytest.mark.parametrize('rule', rules.RULES)
+  def test_a_rule_by_name_brings_its_knobs(self, rule):
+    """And takes those of the one before away."""
+    before = rules.fitted(self.GOOD | {'rule': 'apg', 'guide': 'run'})
+    section = rules.fitted(before | {'rule': rule, 'w': (0.0, 1.0)})
+    assert not list(rules.problems(section))
+    own = section.keys() - {'pair', 'rule', 'guide', 'w'}
+    assert own == set(knobs.defaults(rules.RULES[rule]))
 
   def test_a_knob_that_a_rule_needs_is_asked_for(self, monkeypatch):
     def late(towards, away, z, lam, memory, *, w, start):

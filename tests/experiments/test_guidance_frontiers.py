@@ -7,7 +7,7 @@ from cfg_jax.core import steps
 from cfg_jax.sweep import grid
 from experiments import guidance_frontiers as frontiers
 from tests.conftest import TINY, load_config, run
-from tests.methods.test_classifier import TINY as TINY_CLASSIFIER
+from tests.test_readme import COMMANDS, tiny_command
 
 
 def sets(values):
@@ -15,14 +15,26 @@ def sets(values):
 
 
 @pytest.mark.slow
-def test_the_page_at_a_tiny_size(data_dir, tmp_path):
+def test_the_readmes_commands_at_a_tiny_size(data_dir, tmp_path):
   guide, workdir = tmp_path / 'guide', tmp_path / 'frontiers'
-  data = {'data.dir': data_dir}
-  train = ['cfg_jax.train', '--config', 'configs/classifier_digits.py', '--workdir', str(guide)]
-  assert run(*train, *sets(TINY_CLASSIFIER | data | {'train.checkpoint_every': 6})).returncode == 0
-  command = ['experiments.guidance_frontiers', '--workdir', str(workdir), '--guide', str(guide)]
-  done = run(*command, *sets(TINY | data))
-  assert done.returncode == 0, done.stderr
+  lines = [line for line in COMMANDS if 'runs/guide ' in f'{line} ' or 'frontiers' in line]
+  assert [line.split()[0] for line in lines] == [
+    'cfg_jax.train',
+    'cfg_jax.evaluate',
+    'experiments.guidance_frontiers',
+    'cfg_jax.generate',
+  ]
+  outputs = []
+  for line in lines:
+    argv = tiny_command(
+      line.replace('guided.png', str(tmp_path / 'guided.png')), tmp_path, data_dir
+    )
+    if 'frontiers' in line:
+      argv += ['--guide', str(guide), *sets(TINY | {'data.dir': data_dir})]
+    done = run(*argv)
+    assert done.returncode == 0, (line, done.stderr)
+    outputs.append(done.stdout)
+  assert (tmp_path / 'guided.png').exists()
   ways = frontiers.read(workdir, str(guide))
   assert [way.name for way in ways] == list(frontiers.NAMES.values())
   for way in ways:
@@ -34,7 +46,7 @@ def test_the_page_at_a_tiny_size(data_dir, tmp_path):
   assert ways[1].gflop < ways[0].gflop  # half a network's gradient, not a whole call
   assert (workdir / 'guidance_frontiers.png').stat().st_size > 20_000
   said = (workdir / 'guidance_frontiers.txt').read_text()
-  assert said in done.stdout
+  assert said in outputs[2]
   for way in ways:
     assert f'{way.name}: least FD-digits' in said
 

@@ -4,7 +4,7 @@ A pair makes two predictions of one z, towards and away; a rule combines them. w
 guidance strength: w = 0 is the conditional model, w = −1 the unconditional one.
 """
 
+from cfg_jax.equations.guidance.classifier_free import guided_eps, w_from_scale
 from cfg_jax.equations.guidance.pairs import guide
-from cfg_jax.equations.guidance.rules import guided_eps, w_from_scale
 
 __all__ = ['guide', 'guided_eps', 'w_from_scale']

@@ -1,6 +1,6 @@
 """Pairs: two predictions of one z, the second one to be moved away from, in one network call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
@@ -27,6 +27,15 @@ def null(eps_fn: EpsFn, cond: Cond) -> Pair:
   traced, the ∅ half is not computed, and away is towards. Every array of cond is of B samples, else
   pair raises AssertionError.
   """
+  return contrast(eps_fn, cond, conditioning.null(cond))
+
+
+def contrast(eps_fn: EpsFn, cond: Cond, against: Cond) -> Pair:
+  """ε(z, c) and ε(z, c'), of one conditional model: away from other conditions, c', say a class.
+
+  against: as cond, one for each sample; a sample whose c' is c is not guided. Others, and what is
+  returned, as for `null`. Classifier-free guidance then tilts p(x|c) by (p(x|c)/p(x|c'))^w.
+  """
 
   def conditional(z, lam):
     eps = eps_fn(z, lam, cond)
@@ -36,9 +45,7 @@ def null(eps_fn: EpsFn, cond: Cond) -> Pair:
     # Each sample's two passes lie side by side, [z₁ z₁ z₂ z₂ …] with [c₁ ∅ c₂ ∅ …]: under a batch
     # sharded over devices no sample has to move, as it would for [z; z].
     sides = jax.tree.map(
-      lambda a, b: jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:]),
-      cond,
-      conditioning.null(cond),
+      lambda a, b: jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:]), cond, against
     )
     eps = eps_fn(jnp.repeat(z, 2, axis=0), jnp.repeat(lam, 2, axis=0), sides)
     return eps[0::2], eps[1::2]
@@ -50,6 +57,21 @@ def null(eps_fn: EpsFn, cond: Cond) -> Pair:
     else:
       sides = (conditional if alone else both)(z, lam)
     return _predictions(z, lam, *sides)
+
+  return pair
+
+
+def autoguidance(eps_fn: EpsFn, cond: Cond, weak_fn: EpsFn) -> Pair:
+  """ε(z, c) and ε_weak(z, c), of a worse network: earlier in training, or smaller.
+
+  Guidance then moves away from its mistakes, not from other classes. Karras et al. 2024
+  (2406.02507). weak_fn: as eps_fn. Where alone, weak_fn is not called.
+  """
+
+  def pair(z, lam, alone=False):
+    eps = eps_fn(z, lam, cond)
+    away = _unless(alone, eps, lambda: weak_fn(z, lam, cond))
+    return _predictions(z, lam, eps, away)
 
   return pair
 
@@ -69,9 +91,7 @@ def classifier(eps_fn: EpsFn, cond: Cond, log_prob: LogProb) -> Pair:
     def away():
       return eps + class_gradient(log_prob, z, lam, cond)
 
-    if isinstance(alone, jax.core.Tracer):
-      return _predictions(z, lam, eps, jax.lax.cond(alone, lambda: eps, away))
-    return _predictions(z, lam, eps, eps if alone else away())
+    return _predictions(z, lam, eps, _unless(alone, eps, away))
 
   return pair
 
@@ -101,6 +121,13 @@ def class_gradient(log_prob: LogProb, z: jax.Array, lam: jax.Array, cond: Cond) 
   return sigma * jax.grad(total)(z)
 
 
+def _unless(alone, eps, away):
+  """Away(), or eps where `alone`: then away is not computed."""
+  if isinstance(alone, jax.core.Tracer):
+    return jax.lax.cond(alone, lambda: eps, away)
+  return eps if alone else away()
+
+
 def _predictions(z, lam, *sides):
   """What a model that says ε, of each side, says of z."""
   return tuple(Prediction(diffusion.predict_x(z, eps, lam), eps) for eps in sides)
@@ -108,35 +135,53 @@ def _predictions(z, lam, *sides):
 
 PAIRS: dict[str, Callable[..., Pair]] = {
   'null': null,
+  'contrast': contrast,
+  'autoguidance': autoguidance,
   'classifier': classifier,
   'classifier_unconditional': classifier_unconditional,
 }
-GUIDED = ('classifier', 'classifier_unconditional')  # those that take a log_prob
+CLASSIFIERS = ('classifier', 'classifier_unconditional')  # those that take a log_prob
+GUIDED = (*CLASSIFIERS, 'autoguidance')  # those that ask another network
 
 
 def calls(pair: str, alone: bool) -> tuple[int, int]:
   """What an image costs at a step: network calls, and gradients of log_prob.
 
-  alone: no second prediction is needed, see `rules.unguided`.
+  alone: no second prediction is needed, see `rules.alone`. A weaker network counts as the network.
   """
-  if pair == 'null':
+  if pair not in CLASSIFIERS:
     return (1 if alone else 2), 0
   return 1, 0 if alone and pair == 'classifier' else 1
+
+
+def calls_along(pair: str, rule: str, knobs: Mapping[str, Any], lam: np.ndarray) -> tuple[int, int]:
+  """`calls` of an image, added up over the λ of its sampler's calls, see `samplers.visited`.
+
+  pair, rule: by name; knobs: the rule's, one number each. `adaptive` counts as if it never agreed.
+  """
+  alone = rules.alone(rules.RULES[rule], lam, np.zeros((len(lam), 1)), knobs)
+  of_steps = [calls(pair, bool(x)) for x in np.broadcast_to(alone, lam.shape)]
+  return tuple(map(sum, zip(*of_steps)))
 
 
 def guide(pair: Pair, rule: Callable, **knobs: Any) -> Callable:
   """A pair times a rule: the model (z, lam, memory) → (Prediction, memory) that samplers take.
 
   pair: of `PAIRS`; rule: of `rules.RULES`; knobs: the rule's, scalars or (B,), traced or not. Where
-  no sample needs the second prediction it is not computed: if w is traced that choice is made while
-  the program runs, so that one compiled program serves every w.
+  no sample needs the second prediction it is not computed: if w is traced, or the rule guides at
+  some λ alone, that choice is made while the program runs, so that one compiled program serves
+  every w and interval.
   """
   if any(isinstance(x, jax.core.Tracer) for x in knobs.values()):
-    alone = jnp.all(rules.unguided(knobs))
+    never = jnp.all(rules.unguided(knobs, rule))
   else:
-    alone = bool(np.all(rules.unguided({name: np.asarray(x) for name, x in knobs.items()})))
+    known = {name: np.asarray(x) for name, x in knobs.items()}
+    never = bool(np.all(rules.unguided(known, rule)))
 
   def model(z: jax.Array, lam: jax.Array, memory: Memory) -> tuple[Prediction, Memory]:
+    alone = never
+    if rule in rules.ALONE and never is not True:
+      alone = jnp.all(rules.alone(rule, lam, memory.rule, knobs))
     towards, away = pair(z, lam, alone)
     prediction, own = rule(towards, away, z, lam, memory.rule, **knobs)
     return prediction, memory._replace(rule=own)

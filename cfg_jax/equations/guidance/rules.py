@@ -3,7 +3,8 @@
     rule(towards, away, z, lam, memory, **knobs) -> (Prediction, memory)
 
 towards, away: `Prediction`s of z (B, …) at lam (B,); knobs: keyword-only, (B,) or scalars, w among
-them; memory: an array like z, zeros at the first step, for a rule that looks back.
+them; memory: an array like z, zeros at the first step, for a rule that looks back. A sample's own
+rows alone decide what it gets. Where w = 0 a rule gets `towards` twice, unless `ALONE` says else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,36 +13,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from cfg_jax.equations import diffusion, knobs
+from cfg_jax.equations import knobs
 from cfg_jax.equations.diffusion import Prediction
-
-
-def guided_eps(eps_cond: jax.Array, eps_uncond: jax.Array, w: float | jax.Array) -> jax.Array:
-  """ε̃ = (1 + w) ε(z, c) − w ε(z). Section 3, equation 6; Algorithm 2.
-
-  eps_cond, eps_uncond: (B, …); w: a scalar, or (B,) for one strength a sample. Returns (B, …).
-  """
-  w = diffusion.over_batch(w, eps_cond)
-  return (1 + w) * eps_cond - w * eps_uncond
-
-
-def w_from_scale(s: float | jax.Array) -> float | jax.Array:
-  """W = s − 1, for the scale s (or γ) of the other literature, where 1 means no guidance."""
-  return s - 1
-
-
-def classifier_free(
-  towards: Prediction,
-  away: Prediction,
-  z: jax.Array,
-  lam: jax.Array,
-  memory: jax.Array,
-  *,
-  w: float | jax.Array,
-) -> tuple[Prediction, jax.Array]:
-  """The paper's rule: `guided_eps` of the two ε. Algorithm 2."""
-  eps = guided_eps(towards.eps, away.eps, w)
-  return Prediction(diffusion.predict_x(z, eps, lam), eps), memory
+from cfg_jax.equations.guidance import adaptive as adaptive_lib
+from cfg_jax.equations.guidance import w_of_lambda
+from cfg_jax.equations.guidance.adaptive import adaptive
+from cfg_jax.equations.guidance.cfg_pp import cfg_pp
+from cfg_jax.equations.guidance.classifier_free import classifier_free, guided_eps
+from cfg_jax.equations.guidance.directions import (
+  apg,
+  apg_comfyui,
+  apg_diffusers,
+  cfg_zero,
+  rescale,
+  tcfg,
+)
+from cfg_jax.equations.guidance.w_of_lambda import beta, cosine, interval, linear
 
 
 def mean_shift(
@@ -61,17 +48,79 @@ def mean_shift(
   return Prediction(towards.x, guided_eps(towards.eps, away.eps, w)), memory
 
 
-RULES: dict[str, Callable] = {'classifier_free': classifier_free, 'mean_shift': mean_shift}
+RULES: dict[str, Callable] = {
+  'classifier_free': classifier_free,
+  'mean_shift': mean_shift,
+  'interval': interval,
+  'linear': linear,
+  'cosine': cosine,
+  'beta': beta,
+  'rescale': rescale,
+  'apg': apg,
+  'apg_comfyui': apg_comfyui,
+  'apg_diffusers': apg_diffusers,
+  'cfg_pp': cfg_pp,
+  'cfg_zero': cfg_zero,
+  'tcfg': tcfg,
+  'adaptive': adaptive,
+}
 
 
-def unguided(knobs: Mapping[str, Any]) -> Any:
-  """Where a rule with these knobs needs no second prediction: a bool, or (B,) of them."""
-  return knobs['w'] == 0
+def _never(lam, memory, **knobs):
+  return False
+
+
+# By the rule, (lam, memory, **knobs) → where it needs `towards` alone, if that is not w = 0.
+ALONE: dict[Callable, Callable] = {
+  interval: w_of_lambda.outside,
+  adaptive: adaptive_lib.agreed,
+  cfg_pp: _never,
+  apg_comfyui: _never,
+  apg_diffusers: _never,
+}
+
+
+def unguided(knobs: Mapping[str, Any], rule: Callable = classifier_free) -> Any:
+  """Where a rule with these knobs never needs a second prediction: a bool, or (B,) of them."""
+  return False if ALONE.get(rule) is _never else knobs['w'] == 0
+
+
+def alone(rule: Callable, lam: Any, memory: Any, knobs: Mapping[str, Any]) -> Any:
+  """Where a rule at lam (B,), with its memory (B, …), needs no second prediction: bool, (B,)."""
+  return ALONE[rule](lam, memory, **knobs) if rule in ALONE else unguided(knobs, rule)
 
 
 def knobs_of(section: Mapping[str, Any]) -> dict[str, Any]:
   """The knobs that the config's section `sample.guidance` sets, `w` being a tuple of values."""
-  return {name: value for name, value in section.items() if name not in ('pair', 'rule', 'guide')}
+  return {name: value for name, value in section.items() if name not in NO_KNOBS}
+
+
+def fitted(section: Mapping[str, Any]) -> dict[str, Any]:
+  """The section `sample.guidance` with all the knobs of the rule that it names, and no others.
+
+  Each is as it was, or has its default if it has one. Unchanged where there is no such rule.
+  """
+  if section.get('rule') not in RULES:
+    return dict(section)
+  rule = RULES[section['rule']]
+  kept = {k: v for k, v in section.items() if k in NO_KNOBS or k in knobs.names(rule)}
+  return kept | {k: v for k, v in knobs.defaults(rule).items() if k not in kept}
+
+
+# Of the config's section `sample.guidance`, what is the pair's; all else are knobs of the rule.
+NO_KNOBS = ('pair', 'rule', 'guide', 'guide_step', 'against')
+# Of knobs: the least value, the greatest, and what to say of any other.
+RANGES = {
+  'lo': (-1e3, 1e3, 'is a λ: use -1000 to 1000; a grid has -20 to 20'),
+  'hi': (-1e3, 1e3, 'is a λ: use -1000 to 1000; a grid has -20 to 20'),
+  'a': (1, 100, 'must be 1 to 100; β-CFG has 2'),
+  'b': (1, 100, 'must be 1 to 100; β-CFG has 2'),
+  'phi': (0, 1, 'must be in [0, 1]; the paper has 0.7, and 0 is classifier-free'),
+  'eta': (0, 1, 'must be in [0, 1]; the paper has 0, and 1 keeps the whole direction'),
+  'radius': (0, 1e6, 'must be 0 to 1e6, and 0 shortens nothing; the paper has 2.5 and 5'),
+  'momentum': (-0.99, 0.99, 'must be -0.99 to 0.99; the paper has -0.5 and -0.75'),
+  'theta': (-1, 2, 'is a cosine: use -1 to 1, and 1 for guidance at every step'),
+}
 
 
 def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -79,7 +128,11 @@ def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   if section.get('rule') not in RULES:
     yield 'rule', f'is none of {", ".join(RULES)}'
     return
-  yield from knobs.problems(knobs_of(section), RULES[section['rule']])
+  rule, own = RULES[section['rule']], knobs_of(section)
+  wrong = list(knobs.problems(own, rule))
+  yield from wrong
+  if not wrong:
+    yield from _out_of_range(rule, knobs.defaults(rule) | own)
   w = section.get('w')
   if not isinstance(w, tuple | list) or not all(knobs.is_like(x, 0.0) for x in w):
     yield 'w', 'must be a list of numbers'
@@ -90,3 +143,15 @@ def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield 'w', 'must be finite numbers, at most 1e6; the paper has 0 to 4'
   elif len({np.float32(x) for x in w}) < len(w):
     yield 'w', 'names a guidance strength twice, as float32 sees it'
+  elif rule is cfg_pp and not all(0 <= x <= 1 for x in w):
+    yield 'w', "is CFG++'s: use 0 to 1, where 0 is the unconditional model"
+
+
+def _out_of_range(rule, own):
+  ranges = {name: RANGES[name] for name in knobs.defaults(rule) if name in RANGES}
+  for name, (low, high, remedy) in ranges.items():
+    if not low <= own[name] <= high:  # nor is NaN
+      yield name, remedy
+      return
+  if rule is interval and not own['lo'] < own['hi']:
+    yield 'hi', f'must be over lo={own["lo"]:g}: w holds where lo ≤ λ < hi'

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfg_jax.equations import diffusion, schedules
 from cfg_jax.equations import knobs as knobs_lib
@@ -18,7 +19,7 @@ from cfg_jax.equations.samplers.ddim import ddim
 from cfg_jax.equations.samplers.ddpm import ddpm
 from cfg_jax.equations.samplers.ddpm_shifted import ddpm_shifted
 from cfg_jax.equations.samplers.dpmpp import dpmpp
-from cfg_jax.equations.samplers.heun import heun
+from cfg_jax.equations.samplers.heun import churn, heun
 from cfg_jax.equations.schedules import GRIDS
 
 SOLVERS: dict[str, Callable] = {
@@ -159,6 +160,20 @@ def calls(section: Mapping[str, Any]) -> int:
     section['name'] == 'dpmpp' and knobs['order'] == 2 and knobs['singlestep']
   )
   return (2 if two else 1) * (section['num_steps'] - 1) + 1
+
+
+def visited(section: Mapping[str, Any], lambda_min: float, lambda_max: float) -> np.ndarray:
+  """The λ of each call of the model that the section `sample.sampler` makes, in order: `calls`."""
+  lam = grid_of(section, lambda_min, lambda_max)
+  if calls(section) == len(lam):
+    return np.asarray(lam)
+  first, second = lam[:-1], lam[1:]
+  if section['name'] == 'heun':
+    knobs = knobs_lib.pick(churn, knobs_lib.defaults(heun) | dict(section))
+    first = first - 2 * jnp.log1p(churn(first, len(lam), **knobs))
+  else:
+    second = 0.5 * (first + second)
+  return np.append(np.stack([first, second], axis=1).ravel(), lam[-1])
 
 
 def problems(

@@ -30,9 +30,7 @@ def heun(
   1000-fold on the first step of the paper's grid.
   """
   lam, lam_next = step.lam, step.lam_next
-  varsigma = jnp.exp(-0.5 * lam)
-  churned = (s_min <= varsigma) & (varsigma <= s_max)
-  gamma = jnp.where(churned, min(s_churn / step.num_steps, math.sqrt(2) - 1), 0)
+  gamma = churn(lam, step.num_steps, s_churn=s_churn, s_min=s_min, s_max=s_max)
   lam_hat = lam - 2 * jnp.log1p(gamma)
   ratio = jnp.exp(0.5 * (jax.nn.log_sigmoid(lam_hat) - jax.nn.log_sigmoid(lam)))  # α̂/α
   sigma = diffusion.alpha_sigma(lam)[1]
@@ -48,3 +46,12 @@ def heun(
   fine = (first.kind == second.kind) & (lam_next - lam_hat <= 2 * math.log(4))
   fine = diffusion.over_batch(jnp.broadcast_to(fine, z.shape[:1]), z)
   return euler + jnp.where(fine, half * (second.eps - first.eps), 0), memory
+
+
+def churn(
+  lam: jax.Array, num_steps: int, *, s_churn: float, s_min: float, s_max: float
+) -> jax.Array:
+  """γ of `heun` at lam, by which it adds noise before the step: λ̂ = λ − 2 log(1 + γ)."""
+  varsigma = jnp.exp(-0.5 * lam)
+  churned = (s_min <= varsigma) & (varsigma <= s_max)
+  return jnp.where(churned, min(s_churn / num_steps, math.sqrt(2) - 1), 0)
