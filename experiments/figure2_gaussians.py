@@ -191,8 +191,7 @@ def caption(columns: list[Column]) -> str:
     'change it: to tilt by the classifier of every noise level is not to diffuse p̃. Bottom: the '
     f'same sampler, {PARTICLES} particles a class, weighted by exact ratios of its transitions and '
     f'resampled; its means are off by at most {max(map(abs, errors[:-1])):.1%} up to w = '
-    f'{columns[-2].w:g} and by {abs(errors[-1]):.1%} at w = {last.w:g}, where a few ancestors have '
-    'to stand for all.'
+    f'{columns[-2].w:g} and by {abs(errors[-1]):.1%} at w = {last.w:g}.'
   )
   return '\n'.join(textwrap.wrap(text, 162))
 

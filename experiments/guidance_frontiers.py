@@ -181,7 +181,8 @@ def draw(ways: Sequence[Way], path: Path) -> None:
     both = []
     for j, way in enumerate(ways):
       for by in (BY_EXTRACTOR, BY_GUIDE):
-        values = {'w': way.curve.x, 'accuracy': way.curve.values(by)}
+        shown = way.curve.x >= 0
+        values = {'w': way.curve.x[shown], 'accuracy': way.curve.values(by)[shown]}
         both.append(Line(way.name, values, j, by == BY_GUIDE))
     charts.draw(axes[2], both, Frame('w', 'accuracy', 'w', 'symlog'))
     axes[2].set_title('by the extractor; dashed, by the classifier that guides', fontsize=9)

@@ -19,6 +19,7 @@ NUM_PARAMETERS = {
   'imagenet64': 295_900_035,  # ADM's 295 904 454, with 3 outputs for 6 and 1001 classes for 1000
   'imagenet128': 421_523_715,  # ADM's 421 529 606, likewise
   'classifier_digits': 846_826,
+  'classifier_fashion_mnist': 324_586,
   'classifier_imagenet64': 65_438_568,  # as ADM's
   'classifier_imagenet128': 42_568_040,  # as ADM's
   'vdm_digits': 748_993,

@@ -86,7 +86,7 @@ def guide_calls(config: ml_collections.ConfigDict) -> float:
   Its run must be there, of which the config alone is read.
   """
   folder = guides.folder(config)
-  if folder is None:
+  if folder is None or config.sample.guidance.pair not in pairs.CLASSIFIERS:
     return 0.0
   guide = config_lib.of_run(folder)
   key = json.dumps([[c.model.to_dict(), c.data.name] for c in (config, guide)])

@@ -61,7 +61,8 @@ def launch(workdir: Path, runs: list[Run], cluster: Local | Slurm) -> list[str]:
       reported = done
     if not live:
       return [job.name for job in todo]
-    until = now + cluster.poll_seconds
+    # Of thousands of cells a look takes a second: it never takes more than a twentieth of a core.
+    until = now + max(cluster.poll_seconds, 20 * (time.monotonic() - now))
     while not signals and time.monotonic() < until:
       time.sleep(0.1)
     if signals:

@@ -50,7 +50,7 @@ FIELDS = {
   'sample.guidance.pair': 'nope',
   'sample.guidance.rule': 'nope',
   'sample.guidance.w': 'x nan inf -inf 1e39 1,1 1,1.0000000001 0,x () 0,-0.0',
-  'evaluate.extractor': 'nope vgg Inception',
+  'evaluate.extractor': 'nope vgg Inception no/run configs',
 }
 # Other flags of train, in whole, with what is named.
 TRAIN = [

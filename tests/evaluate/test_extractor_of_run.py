@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import imported, steps
 from cfg_jax.core.errors import UserError
-from cfg_jax.data import batches
+from cfg_jax.data import batches, registry
 from cfg_jax.evaluate import __main__ as evaluate
 from cfg_jax.evaluate import extractors, make_reference, owners
 from cfg_jax.evaluate.extractors import of_run
@@ -20,14 +21,15 @@ from cfg_jax.sweep import status
 from cfg_jax.sweep.grid import Sampling
 from tests.conftest import load_config
 from tests.evaluate.conftest import digits, of_samples
+from tests.raw_datasets import run as prepare
 
 TINY = {'model.channels': 8, 'model.head_channels': 8, 'model.norm_groups': 4}
 
 
-def write(data_dir, folder, seed=0, **changes):
+def write(data_dir, folder, seed=0, name='classifier_digits', **changes):
   """A classifier's run of random weights, none of them zero; its config and parameters."""
   changes = TINY | {'data.dir': str(data_dir), 'method.noised': False} | changes
-  config = load_config('classifier_digits', **changes)
+  config = load_config(name, **changes)
   rng = np.random.default_rng(seed)
   draw = lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
   abstract = jax.eval_shape(lambda: encoder.create_params(encoder.of(config), 0))
@@ -208,3 +210,25 @@ def test_one_trained_on_noise_is_asked_at_its_greatest_lambda(data_dir, tmp_path
 def test_steps_digest_is_the_short_of_it(classifier, tmp_path):
   whole = steps.ema_sha256(tmp_path / 'classifier', 5)
   assert steps.ema_digest(tmp_path / 'classifier', 5) == whole[:16]
+
+
+def test_one_config_is_for_any_data_set(tmp_path):
+  """Grey images of twelve pixels: their own classifier, held-out images and names."""
+  images = np.random.default_rng(0).integers(256, size=(20, 12, 12), dtype=np.uint8)
+  for i, image in enumerate(images):
+    file = tmp_path / 'source' / ('circles', 'squares')[i % 2] / f'{i:02}.png'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(file)
+  own = ('--source', tmp_path / 'source', '--data_dir', tmp_path, '--size', 12, '--workers', 1)
+  assert prepare('shapes', *own) == 0
+  changes = {'data.name': 'shapes', 'data.held_out': 5}
+  config, _ = write(tmp_path, tmp_path / 'run', name='classifier_fashion_mnist', **changes)
+  config_lib.check(config, owners.of(config), 1)
+  assert len(registry.open_held_out(config.data)[1]) == 4
+  extractor = of_run.OfRun(tmp_path / 'run')
+  assert (extractor.name, extractor.labels_of, extractor.dim) == ('shapes', 'shapes', 32)
+  (tmp_path / 'shapes').rename(tmp_path / 'elsewhere')
+  told = of_run.problem(tmp_path / 'run')
+  assert (
+    told.startswith("cannot be used: data.name='shapes' is none of digits") and '\n' not in told
+  )

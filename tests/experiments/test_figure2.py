@@ -90,6 +90,7 @@ class TestCaption:
     assert min(few[0], many[0]) > exact + 0.4 > exact + 3 * error
 
 
+@pytest.mark.slow
 def test_command_writes_the_figure(tmp_path):
   out = tmp_path / 'figure2.png'
   argv = [sys.executable, '-m', 'experiments.figure2_gaussians', '--out']

@@ -8,6 +8,7 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.generate import __main__ as generate
 from cfg_jax.generate.store import sample_sets
+from cfg_jax.plan import cost
 from tests.generate.test_guide import images_of, random_run
 
 FEW = ['sample.num_samples=8', 'sample.sampler.num_steps=4', 'sample.labels=3']
@@ -65,6 +66,15 @@ def test_a_weaker_network(network, drawn, tiny, tmp_path):
     for step in (0, 5, 3)
   ]
   assert names[0] == names[1] != names[2]
+
+
+def test_a_plan_counts_the_weaker_network(network):
+  """As one more call of the network, and no gradients."""
+  texts = ['sample.guidance.pair=autoguidance', f'sample.guidance.guide={network}']
+  config = config_lib.change(config_lib.of_run(network), texts)
+  steps = config.sample.sampler.num_steps
+  assert [cost.image_calls(config, w) for w in (0.0, 1.0)] == [steps, 2 * steps]
+  assert cost.guide_calls(config) == 0
 
 
 @pytest.mark.slow
