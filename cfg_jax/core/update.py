@@ -58,7 +58,8 @@ def make_optimizer(
   train.weight_decay makes it AdamW (Loshchilov & Hutter 2019): both as ADM trains classifiers.
   decays: params → a bool for each, whether it decays; all do by default.
   """
-  warm = optax.schedules.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
+  steps = max(train.warmup_steps, 1)  # of 0 steps optax makes a rate of 0; 1 is none, see below
+  warm = optax.schedules.warmup_constant_schedule(0.0, train.learning_rate, steps)
 
   def rate(count):
     left = 1 - count / train.num_steps if train.get('rate_decay') == 'linear' else 1
