@@ -32,7 +32,7 @@ FIELDS = {
   'rate_decay': Field(str, may_lack=True),
 }
 # Fields that configs may leave out: see `make_optimizer`.
-config_lib.FIT['train'] = lambda train: {'weight_decay': 0.0, 'rate_decay': 'none'} | train
+config_lib.OPTIONAL |= {'train.weight_decay': 0.0, 'train.rate_decay': 'none'}
 
 
 class Descended(NamedTuple):
