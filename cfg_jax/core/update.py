@@ -11,6 +11,7 @@ import optax
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import fields, sharding
 from cfg_jax.core.fields import BELOW_1, TINY, Field
+from cfg_jax.core.state import Mean, TrainState
 
 MOST = 10**9  # of steps: a step is an int32
 FIELDS = {
@@ -93,6 +94,19 @@ def descent(
     return Descended(params, opt_state, each, optax.tree.norm(grads))
 
   return descend
+
+
+def advance(
+  state: TrainState, descend: Callable[..., Descended], *samples: Any, ema_decay: float
+) -> tuple[TrainState, jax.Array, dict[str, Mean]]:
+  """(the state after a step of `descent` of the player `network`, losses (B,), metrics)."""
+  params, opt_state, each, grad_norm = descend(
+    state.params['network'], state.opt_state['network'], *samples
+  )
+  ema = optax.incremental_update(params, state.ema['network'], 1 - ema_decay)
+  new = ({'network': tree} for tree in (params, ema, opt_state))
+  metrics = {'loss': Mean(jnp.mean(each), 1), 'grad_norm': Mean(grad_norm, 1)}
+  return TrainState(state.step + 1, *new), each, metrics
 
 
 def in_microbatches(gradient: Callable, n: int) -> Callable:

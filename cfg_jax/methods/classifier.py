@@ -9,14 +9,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
-from cfg_jax.core.state import Mean, TrainState
-from cfg_jax.core.update import descent, make_optimizer
+from cfg_jax.core.update import advance, descent, make_optimizer
 from cfg_jax.equations import conditioning, diffusion, objectives, schedules
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import encoder
@@ -67,18 +65,11 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def step(state, batch):
     k_noise, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
     noisy = draw_noisy(k_noise, batch)
-    params, opt_state, each, grad_norm = descend(
-      state.params['network'],
-      state.opt_state['network'],
-      noisy,
-      jax.random.split(k_net, len(batch.x)),
-    )
-    ema = optax.incremental_update(params, state.ema['network'], 1 - config.train.ema_decay)
-    metrics = {'loss': Mean(jnp.mean(each), 1), 'grad_norm': Mean(grad_norm, 1)}
+    keys = jax.random.split(k_net, len(batch.x))
+    state, each, metrics = advance(state, descend, noisy, keys, ema_decay=config.train.ema_decay)
     if method.noised:
       metrics |= by_quarter(each, noisy.lam, *ends)
-    new = ({'network': tree} for tree in (params, ema, opt_state))
-    return TrainState(state.step + 1, *new), metrics
+    return state, metrics
 
   def loss(params, batch, key):
     k_noise, k_net = jax.random.split(key)

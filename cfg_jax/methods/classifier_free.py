@@ -5,14 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
-from cfg_jax.core.state import Mean, TrainState
-from cfg_jax.core.update import descent, make_optimizer
+from cfg_jax.core.update import advance, descent, make_optimizer
 from cfg_jax.equations import guidance, objectives, samplers
 from cfg_jax.equations.guidance.pairs import PAIRS
 from cfg_jax.equations.guidance.rules import RULES
@@ -52,17 +50,10 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def step(state, batch):  # Algorithm 1
     k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
     noisy = draw_noisy(k_loss, batch)
-    params, opt_state, each, grad_norm = descend(
-      state.params['network'],
-      state.opt_state['network'],
-      noisy,
-      jax.random.split(k_net, len(batch.x)),
-    )
-    ema = optax.incremental_update(params, state.ema['network'], 1 - config.train.ema_decay)
-    metrics = {'loss': Mean(jnp.mean(each), 1), 'grad_norm': Mean(grad_norm, 1)}
+    keys = jax.random.split(k_net, len(batch.x))
+    state, each, metrics = advance(state, descend, noisy, keys, ema_decay=config.train.ema_decay)
     metrics |= by_quarter(each, noisy.lam, **ends)
-    new = ({'network': tree} for tree in (params, ema, opt_state))
-    return TrainState(state.step + 1, *new), metrics
+    return state, metrics
 
   def loss(params, batch, key):
     k_loss, k_net = jax.random.split(key)
