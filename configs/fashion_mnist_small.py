@@ -1,8 +1,9 @@
 """Fashion-MNIST, 28×28 grey, in about a quarter of an hour on two CPU cores.
 
 Fields that are not set here are those of fashion_mnist.py; mnist.py says what Inception is worth
-on such images. Not in the paper: all of it is our choice, without a promise. 7.4e13 FLOPs of
-training: 12 minutes at 1e11 a second, and some for compilation. The loss is 0.25 after 50 steps.
+on such images. Not in the paper: all of it is our choice, without a promise. Run once, beside other
+work: 16 minutes of processor time, so 8 and more on two free cores. The loss is 0.25 after 50 steps
+and 0.084 at the end.
 """
 
 from ml_collections import ConfigDict

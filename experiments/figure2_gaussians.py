@@ -61,19 +61,19 @@ def draw(keys: jax.Array, c: jax.Array, w: jax.Array, num_steps: int = NUM_STEPS
   return samplers.sample_model(model, keys, (2,), grid, sampler='ddpm', clip_x=False, v=V)
 
 
-@jax.jit
-def _particles(w: jax.Array) -> tuple[smc.Particles, jax.Array]:
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _particles(w: jax.Array, particles: int, shown: int) -> tuple[smc.Particles, jax.Array]:
   keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(NUM_CLASSES))
-  c = jnp.repeat(jnp.arange(NUM_CLASSES), PARTICLES)
+  c = jnp.repeat(jnp.arange(NUM_CLASSES), particles)
   pair, grid = pairs.null(exact_eps, conditioning.given(c)), samplers.lambda_grid(NUM_STEPS)
-  found = smc.draw(pair, keys, (2,), grid, w=w, particles=PARTICLES, v=V)
-  return found, smc.pick(keys, found, SAMPLES_PER_CLASS)
+  found = smc.draw(pair, keys, (2,), grid, w=w, particles=particles, v=V)
+  return found, smc.pick(keys, found, shown)
 
 
 class Weighted(NamedTuple):
   """Particles of all classes: x (N, 2), of c (N,), with weights (N,) of mean 1.
 
-  effective: their least effective number along the path, of `PARTICLES`, before any was resampled;
+  effective: their least effective number along the path, of a class's, before any was resampled;
   shown: samples (n, 2) drawn by weight, of classes shown_c.
   """
 
@@ -85,10 +85,12 @@ class Weighted(NamedTuple):
   shown_c: np.ndarray
 
 
-def weigh(w: float) -> Weighted:
-  """Algorithm 2, as in `draw`, for `PARTICLES` of each class, weighted towards p̃."""
-  found, shown = _particles(w)
-  c, shown_c = (np.repeat(np.arange(NUM_CLASSES), n) for n in (PARTICLES, SAMPLES_PER_CLASS))
+def weigh(
+  w: float, particles: int = PARTICLES, samples_per_class: int = SAMPLES_PER_CLASS
+) -> Weighted:
+  """Algorithm 2, as in `draw`, for so many particles of each class, weighted towards p̃."""
+  found, shown = _particles(w, particles, samples_per_class)
+  c, shown_c = (np.repeat(np.arange(NUM_CLASSES), n) for n in (particles, samples_per_class))
   x, shown = (np.asarray(a).reshape(-1, 2) for a in (found.x, shown))
   weights = np.exp(np.asarray(found.log_weights)).ravel()
   return Weighted(x, c, weights, float(found.effective.min()), shown, shown_c)
@@ -120,7 +122,9 @@ class Column(NamedTuple):
   right: tuple[float, float]
 
 
-def solve(w: float, samples_per_class: int = SAMPLES_PER_CLASS) -> Column:
+def solve(
+  w: float, samples_per_class: int = SAMPLES_PER_CLASS, particles: int = PARTICLES
+) -> Column:
   """p̃ and samples at w ≥ 0, whose noise is the same for every w."""
   densities = tilted_densities(GRID, w)
   c = np.arange(NUM_CLASSES * samples_per_class) % NUM_CLASSES
@@ -128,7 +132,8 @@ def solve(w: float, samples_per_class: int = SAMPLES_PER_CLASS) -> Column:
   samples = np.asarray(draw(keys, c, np.full(len(c), w, np.float32)))
   grid_c = np.repeat(np.arange(NUM_CLASSES), len(GRID))
   exact = radial(np.tile(GRID, (NUM_CLASSES, 1)), grid_c, densities.reshape(-1))
-  drawn, weighted = radial(samples, c, np.ones(len(c))), weigh(w)
+  drawn = radial(samples, c, np.ones(len(c)))
+  weighted = weigh(w, particles, samples_per_class)
   right = radial(weighted.x, weighted.c, weighted.weights)
   return Column(w, densities, samples, c, exact, drawn, weighted, right)
 

@@ -38,6 +38,9 @@ MAY_CHANGE = (
 # By the section, what it becomes once it names other parts, such as another solver: a function of a
 # dict. The stage that knows the parts sets it, since core may not import that.
 FIT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+# Fields that configs may leave out, by their dotted names, with what that means. Their owners add
+# them; a config has them only where somebody set them.
+OPTIONAL: dict[str, Any] = {}
 SEED = fields.Field(int, 0, 2**32 - 1, 'must be a whole number from 0 to 2^32 − 1')
 PACKAGES = ('cfg_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -99,6 +102,9 @@ def change(config: ml_collections.ConfigDict, texts: Iterable[str]) -> ml_collec
       raise UserError(f'--set {text} must be FIELD=VALUE, such as --set seed=1.')
     if field not in flat(config.to_dict()):
       _fit(config, field)
+      section, _, name = field.rpartition('.')
+      if field in OPTIONAL and section in config:
+        config[section][name] = OPTIONAL[field]
     assign(config, field, parse(value, get(config, field), field))
   return config.lock()
 

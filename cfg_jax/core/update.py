@@ -1,9 +1,9 @@
-"""A gradient step of one network: microbatches, mean over the devices, clipping, Adam."""
+"""A gradient step: microbatches, mean over the devices, clipping, Adam."""
 
 import functools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import optax
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import fields, sharding
 from cfg_jax.core.fields import BELOW_1, TINY, Field
+from cfg_jax.core.state import Mean, TrainState
 
 MOST = 10**9  # of steps: a step is an int32
 FIELDS = {
@@ -34,19 +35,7 @@ FIELDS = {
   'rate_decay': Field(str, may_lack=True),
 }
 # Fields that configs may leave out: see `make_optimizer`.
-config_lib.FIT['train'] = lambda train: {'weight_decay': 0.0, 'rate_decay': 'none'} | train
-
-
-class Descended(NamedTuple):
-  """What a step leaves: new parameters and optimizer state, the losses, the gradient's norm.
-
-  The norm is that before clipping.
-  """
-
-  params: Any
-  opt_state: Any
-  losses: Any
-  grad_norm: jax.Array
+config_lib.OPTIONAL |= {'train.weight_decay': 0.0, 'train.rate_decay': 'none'}
 
 
 def make_optimizer(
@@ -73,48 +62,42 @@ def make_optimizer(
   return optax.chain(optax.clip_by_global_norm(train.grad_clip), adam)
 
 
-def by_player(
-  optimizers: Mapping[str, optax.GradientTransformation],
-) -> optax.GradientTransformation:
-  """The optimizer of several players' parameters, a dict, each with its own and its own state."""
-
-  def init(params):
-    return {name: optimizers[name].init(params[name]) for name in params}
-
-  def update(grads, state, params):
-    each = {name: optimizers[name].update(grads[name], state[name], params[name]) for name in grads}
-    return {name: u for name, (u, _) in each.items()}, {name: s for name, (_, s) in each.items()}
-
-  return optax.GradientTransformation(init, update)
-
-
 def descent(
   losses: Callable,
-  optimizer: optax.GradientTransformation,
-  microbatches: int,
+  optimizers: Mapping[str, optax.GradientTransformation],
+  train: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
-) -> Callable[..., Descended]:
-  """A step down the mean of losses: (params, opt_state, *samples) → `Descended`.
+) -> Callable[..., tuple[TrainState, Any, dict[str, Mean]]]:
+  """A training step down the mean of losses: (state, *samples) → (new state, losses, metrics).
 
   losses: (params, *samples) → (B,), or a tree of such, whose sum is descended; the samples are
-  trees of arrays (B, …). Neither the devices of the mesh nor the number of microbatches change the
-  result, but for rounding.
+  trees of arrays (B, …). Neither the devices of the mesh nor train.microbatches change the result,
+  but for rounding. Each player has its own of the optimizers; the metric grad_norm is of all
+  gradients, before clipping.
   """
 
   def mean(params, *samples):
     each = losses(params, *samples)
-    return functools.reduce(operator.add, map(jnp.mean, jax.tree.leaves(each))), each
+    return jnp.mean(_sum(each)), each
 
-  gradient = in_microbatches(jax.grad(mean, has_aux=True), microbatches)
+  gradient = in_microbatches(jax.grad(mean, has_aux=True), train.microbatches)
   gradient = sharding.mean_over_devices(gradient, mesh)
 
-  def descend(params, opt_state, *samples):
-    grads, each = gradient(params, *samples)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    params = optax.apply_updates(params, updates)
-    return Descended(params, opt_state, each, optax.tree.norm(grads))
+  def step(state, *samples):
+    grads, each = gradient(state.params, *samples)
+    params, opt_state = {}, {}
+    for name, before in state.params.items():
+      updates, opt_state[name] = optimizers[name].update(grads[name], state.opt_state[name], before)
+      params[name] = optax.apply_updates(before, updates)
+    ema = optax.incremental_update(params, state.ema, 1 - train.ema_decay)
+    metrics = {'loss': Mean(jnp.mean(_sum(each)), 1), 'grad_norm': Mean(optax.tree.norm(grads), 1)}
+    return TrainState(state.step + 1, params, ema, opt_state), each, metrics
 
-  return descend
+  return step
+
+
+def _sum(losses):
+  return functools.reduce(operator.add, jax.tree.leaves(losses))
 
 
 def in_microbatches(gradient: Callable, n: int) -> Callable:

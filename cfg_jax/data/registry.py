@@ -139,7 +139,7 @@ def open_held_out(data: ml_collections.ConfigDict) -> tuple[str, Sequence[dict]]
 
 
 # Fields that configs may leave out; crop: see `batches`.
-config_lib.FIT['data'] = lambda data: {'held_out': 0, 'crop': False} | data
+config_lib.OPTIONAL |= {'data.held_out': 0, 'data.crop': False}
 FIELDS = {
   'name': Field(str),
   'dir': Field(str),

@@ -33,9 +33,9 @@ import ml_collections
 from absl import flags
 
 from cfg_jax import methods
-from cfg_jax.core import command, runtime
+from cfg_jax.core import command, runtime, steps
 from cfg_jax.core import config as config_lib
-from cfg_jax.core.checkpoint import Checkpoints, steps_on_disk
+from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
 from cfg_jax.evaluate import extractors, held_out, make_reference, owners, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
@@ -93,18 +93,16 @@ def _newest(sample: ml_collections.ConfigDict, workdir: Path) -> int:
 
   A checkpoint with samples was intact; only one without is read.
   """
-  steps = steps_on_disk(workdir)
-  if not steps:
-    raise UserError(f'{workdir} has no checkpoint: train first.')
-  if any(sample_set.present(workdir) for sample_set in sample_sets(sample, steps[-1])):
-    return steps[-1]
+  newest = steps.newest(workdir)
+  if any(sample_set.present(workdir) for sample_set in sample_sets(sample, newest)):
+    return newest
   checkpoints = Checkpoints(workdir)
   step = checkpoints.newest_intact()
   checkpoints.close()
   if step is None:
     raise UserError(f'{workdir / "checkpoints"} has no intact checkpoint: see cfg_jax.train.')
-  if step < steps[-1]:
-    print(f'{workdir / "checkpoints" / str(steps[-1])} is damaged; step {step} is evaluated.')
+  if step < newest:
+    print(f'{workdir / "checkpoints" / str(newest)} is damaged; step {step} is evaluated.')
   return step
 
 

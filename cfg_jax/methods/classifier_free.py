@@ -5,13 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
-from cfg_jax.core.state import Mean, TrainState
 from cfg_jax.core.update import descent, make_optimizer
 from cfg_jax.data import registry
 from cfg_jax.equations import objectives, samplers
@@ -31,42 +29,33 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   train.microbatches change any sample's λ, ε, condition or dropped units.
   """
   network = unet.of(config)
-  apply, optimizer = unet.apply_fn(network), make_optimizer(config.train)
+  apply, optimizers = unet.apply_fn(network), {'network': make_optimizer(config.train)}
   ends = dict(config.diffusion)  # lambda_min, lambda_max
 
   def init(seed):
-    return train_state.create(
-      {'network': unet.create_params(network, seed)}, {'network': optimizer}
-    )
+    return train_state.create({'network': unet.create_params(network, seed)}, optimizers)
 
   def losses(params, noisy, keys):
-    eps_fn = functools.partial(apply, params, keys=keys if network.dropout else None)
+    eps_fn = functools.partial(apply, params['network'], keys=keys if network.dropout else None)
     return objectives.losses(eps_fn, noisy)
 
   def draw_noisy(key, batch):
     return objectives.draw(key, batch.x, batch.cond, p_uncond=config.method.p_uncond, **ends)
 
-  descend = descent(losses, optimizer, config.train.microbatches, mesh)
+  descend = descent(losses, optimizers, config.train, mesh)
 
   def step(state, batch):  # Algorithm 1
     k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
     noisy = draw_noisy(k_loss, batch)
-    params, opt_state, each, grad_norm = descend(
-      state.params['network'],
-      state.opt_state['network'],
-      noisy,
-      jax.random.split(k_net, len(batch.x)),
-    )
-    ema = optax.incremental_update(params, state.ema['network'], 1 - config.train.ema_decay)
-    metrics = {'loss': Mean(jnp.mean(each), 1), 'grad_norm': Mean(grad_norm, 1)}
+    keys = jax.random.split(k_net, len(batch.x))
+    state, each, metrics = descend(state, noisy, keys)
     metrics |= by_quarter(each, noisy.lam, **ends)
-    new = ({'network': tree} for tree in (params, ema, opt_state))
-    return TrainState(state.step + 1, *new), metrics
+    return state, metrics
 
   def loss(params, batch, key):
     k_loss, k_net = jax.random.split(key)
     keys = jax.random.split(k_net, len(batch.x))
-    return jnp.mean(losses(params['network'], draw_noisy(k_loss, batch), keys))
+    return jnp.mean(losses(params, draw_noisy(k_loss, batch), keys))
 
   def draw(params, request):  # Algorithm 2
     eps_fn, sampler = functools.partial(apply, params['network']), config.sample.sampler

@@ -20,7 +20,7 @@ from cfg_jax.methods.method import Request
 
 config_lib.FIT['sample.sampler'] = samplers.fitted  # --set sample.sampler.name=ddim
 # A field that configs may leave out: how x becomes uint8. ADM truncates.
-config_lib.FIT['sample'] = lambda sample: {'quantisation': 'round'} | sample
+config_lib.OPTIONAL['sample.quantisation'] = 'round'
 
 FIELDS = {
   'num_samples': Field(int, 1, 10**7),  # their indices are in memory, and in names of eight digits

@@ -16,8 +16,8 @@ from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
-from cfg_jax.core.state import Mean, TrainState
-from cfg_jax.core.update import MOST, by_player, descent, make_optimizer
+from cfg_jax.core.state import Mean
+from cfg_jax.core.update import MOST, descent, make_optimizer
 from cfg_jax.data import registry
 from cfg_jax.equations import bound, conditioning, gamma, samplers
 from cfg_jax.equations.bound import Bound
@@ -91,22 +91,20 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     prior, reconstruction = (bound.bits_per_dim(nats, shape) for nats in (prior, reconstruction))
     return Bound(prior, reconstruction, diffusion)
 
-  descend = descent(losses, by_player(optimizers), train.microbatches, mesh)
+  descend = descent(losses, optimizers, train, mesh)
 
   def step(state, batch):
     k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
     drawn = draw_noise(k_loss, batch)
     keys = jax.random.split(k_net, len(batch.x))
     schedule = state.params.get('schedule', {})
-    params, opt_state, each, grad_norm = descend(state.params, state.opt_state, drawn, keys)
-    ema = optax.incremental_update(params, state.ema, 1 - train.ema_decay)
-    metrics = {'loss': Mean(jnp.mean(each.total), 1), 'grad_norm': Mean(grad_norm, 1)}
+    state, each, metrics = descend(state, drawn, keys)
     metrics |= {name: Mean(jnp.mean(part), 1) for name, part in each._asdict().items()}
     for name, end in zip(('gamma_0', 'gamma_1'), gamma.at_ends(schedule, ends)):
       metrics[name] = Mean(end, 1)
     lam = -gamma.rates(schedule, drawn.t, ends, method.num_steps)[0][0]
     metrics |= by_quarter(each.diffusion, lam, **config.diffusion)
-    return TrainState(state.step + 1, params, ema, opt_state), metrics
+    return state, metrics
 
   def loss(params, batch, key):
     k_loss, k_net = jax.random.split(key)

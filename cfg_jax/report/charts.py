@@ -29,7 +29,7 @@ PALETTE = {
   's7': ('#6b6f76', '#b3b8c0'),
 }
 LIGHT = {name: light for name, (light, _) in PALETTE.items()}
-SHAPES = 'os^D'
+SHAPES = 'os^Dv'  # with the eight colours, forty looks
 STYLE = {
   'svg.fonttype': 'none',  # text stays text
   'svg.hashsalt': 'cfg_jax',  # and ids the same
@@ -200,6 +200,11 @@ def _path(ax: Axes, line: Line, frame: Frame) -> np.ndarray:
   return np.stack([np.interp(t, np.arange(len(places)), places[:, k]) for k in (0, 1)], axis=1)
 
 
+def style_of(colour: int, shape: int) -> int:
+  """The style of a colour (0 to 7) and a shape (0 to 4): the number below 40 that leaves both."""
+  return (25 * colour + 16 * shape) % 40
+
+
 def look_of(line: Line, frame: Frame | None = None) -> dict:
   """What a line looks like, in matplotlib's words.
 
@@ -211,7 +216,7 @@ def look_of(line: Line, frame: Frame | None = None) -> dict:
     'color': colour,
     'linestyle': (0, (3, 2)) if hollow else 'none' if line.style is None else '-',
     'linewidth': 1.6,
-    'marker': SHAPES[3 if line.style is None else line.style % 4],
+    'marker': SHAPES[3 if line.style is None else line.style % 5],
     'markerfacecolor': 'none' if hollow else colour,
     'markeredgewidth': 0,
   }
@@ -247,5 +252,16 @@ def _set_ticks(axis: Axis, known: np.ndarray, scale: str) -> None:
       shown = own
   if not shown or known.max() > 1.5 * shown[-1]:
     shown.append(float(f'{known.max():.3g}'))
+  if scale == 'log' and axis is axis.axes.xaxis:
+    shown = _apart(shown, (known.max() / known.min()) ** (1 / 6))
   axis.set_ticks(shown, [f'{t:.3g}' for t in shown])
   axis.set_minor_locator(NullLocator())
+
+
+def _apart(ticks: Sequence[float], ratio: float) -> list[float]:
+  """Those of increasing ticks that are beyond the one before by a ratio, so that words fit."""
+  kept = list(ticks[:1])
+  for tick in ticks[1:]:
+    if tick >= ratio * kept[-1]:
+      kept.append(tick)
+  return kept

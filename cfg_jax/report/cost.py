@@ -8,7 +8,7 @@ import numpy as np
 from cfg_jax.core import files
 from cfg_jax.core.errors import UserError
 from cfg_jax.report.cells import Results, telling
-from cfg_jax.report.charts import Frame, Line
+from cfg_jax.report.charts import SHAPES, Frame, Line, style_of
 from cfg_jax.report.curves import curves
 
 STEPS = 'sample.sampler.num_steps'
@@ -53,13 +53,24 @@ def _panel(results: Results, cells: list[dict], x: float, distance: str) -> Pane
   timed = [c | {'metrics': c['metrics'] | _seconds(results, c)} for c in cells]
   with_seconds = results._replace(metrics=results.metrics | {SECONDS: None})
   lines, steps = [], results.fields[STEPS]
-  for j, c in enumerate(curves(with_seconds, STEPS, timed)):
+  found = curves(with_seconds, STEPS, timed)
+  for c, look in zip(found, _looks([c.settings for c in found])):
     calls = np.array([_calls(c.settings | {STEPS: int(s)}) for s in c.x], float)
     values = {CALLS: calls, steps: c.x} | c.metrics
-    lines.append(Line(c.name, values, j, errors=c.errors))
+    lines.append(Line(c.name, values, look, errors=c.errors))
   frames = [Frame(CALLS, y, steps, 'log', logs=(distance,)) for y in (distance, 'IS')]
   frames += [Frame(SECONDS, distance, steps, 'log', logs=(distance,))]
   return Panel(x, lines, frames)
+
+
+def _looks(settings: Sequence[dict]) -> list[int]:
+  """A style for each line; of more than there are colours, one colour a solver, a shape a grid."""
+  pairs = [(s.get('sample.sampler.name'), s.get('sample.sampler.grid')) for s in settings]
+  solvers, grids = (sorted(set(map(str, names))) for names in zip(*pairs))
+  few = len(settings) <= 8 or len(set(pairs)) < len(pairs)
+  if few or len(solvers) > 8 or len(grids) > len(SHAPES):
+    return list(range(len(settings)))
+  return [style_of(solvers.index(str(a)), grids.index(str(b))) for a, b in pairs]
 
 
 def _calls(settings: dict) -> float:

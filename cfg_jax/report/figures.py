@@ -67,15 +67,15 @@ def write_cost(workdir: Path, path: Path, study: Study) -> None:
   distance = results.cells[0].get('distance') or 'FD'
   panels = cost.panels(results, study.axis, results.cells, distance)
   with charts.style(**{'font.size': 10}):
-    figure = Figure(figsize=(13, 3.5 * len(panels) + 1.5), layout='constrained')
+    figure = Figure(figsize=(13, 4.2 * len(panels) + 1.5), layout='constrained')
     rows = figure.subplots(len(panels), 3, squeeze=False)
     for row, panel in zip(rows, panels):
       for ax, frame in zip(row, panel.frames):
         charts.draw(ax, panel.lines, frame)
       row[0].set_title(f'{results.fields[study.axis]} = {panel.x:g}', loc='left')
     named = rows[0][0].get_legend_handles_labels()
-    figure.legend(*named, frameon=False, fontsize=8, ncols=3, loc='outside lower left')
-    figure.savefig(path, dpi=110, metadata={'Software': None})
+    figure.legend(*named, frameon=False, fontsize=8, ncols=4, loc='outside lower left')
+    figure.savefig(path, dpi=100, metadata={'Software': None})
 
 
 def _outline(ax: Axes) -> None:

@@ -217,6 +217,7 @@ class TestProblems:
       ({'rule': 'apg_diffusers', 'momentum': -1.0}, 'momentum', '-0.99 to 0.99'),
       ({'rule': 'adaptive', 'theta': 3.0}, 'theta', 'is a cosine'),
       ({'rule': 'cfg_pp', 'w': (0.5, 1.5)}, 'w', 'use 0 to 1'),
+      ({'w': (-1.1e6,)}, 'w', 'at most 1e6'),
     ],
   )
   def test_what_is_wrong_is_named(self, change, field, says):

@@ -16,6 +16,8 @@ from tests.evaluate.conftest import of_samples
 def test_is_in_order_by_five_thousand(monkeypatch):
   """Sorted by class each part sees few classes: 2 of 4 in either half, where all see 4."""
   probs = np.eye(4)[np.repeat(np.arange(4), 5)]
+  halves = np.eye(2)[np.arange(10_000) // 5000]
+  assert as_adm.inception_score(halves) == (pytest.approx(1), pytest.approx(0))
   monkeypatch.setattr(as_adm, 'SPLIT', 10)
   assert as_adm.inception_score(probs) == (pytest.approx(2), pytest.approx(0))
   monkeypatch.setattr(as_adm, 'SPLIT', 15)  # three classes, then one

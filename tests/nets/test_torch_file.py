@@ -4,6 +4,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +20,20 @@ def test_reads_what_torch_wrote(name):
   assert state['weight'].dtype == np.float32
   assert state['count'] == 3 and state['count'].dtype == np.int64
   np.testing.assert_array_equal(state['view'], np.arange(2, 8).reshape(2, 3).T)
+
+
+@pytest.mark.parametrize(
+  'storage, dtype', [('HalfStorage', np.float16), ('BFloat16Storage', np.dtype(jnp.bfloat16))]
+)
+def test_half_precision_keeps_its_type(tmp_path, storage, dtype):
+  """The bytes of the file's float32, read as a file of that type would name them."""
+  path = tmp_path / 'half.pth'
+  with zipfile.ZipFile(GOLDEN / 'zip.pth') as whole, zipfile.ZipFile(path, 'w') as half:
+    for name in whole.namelist():
+      half.writestr(name, whole.read(name).replace(b'FloatStorage', storage.encode()))
+  found = torch_file.read(path)['weight']
+  assert found.dtype == dtype and found.shape == (2, 3)
+  assert found.tobytes() == (np.arange(6, dtype=np.float32) / 7).tobytes()[:12]
 
 
 class Malicious:

@@ -95,6 +95,19 @@ def test_words_beside_a_line_keep_clear_of_every_line():
       assert not ((x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)).any()
 
 
+@pytest.mark.parametrize('low, high', [(0.0024, 0.027), (0.0023, 0.03), (8, 64)])
+def test_the_ticks_of_a_log_axis_do_not_touch(low, high):
+  x = np.geomspace(low, high, 7)
+  with charts.style():
+    figure = Figure(figsize=(400 / 72, 300 / 72), layout='constrained')
+    ax = figure.subplots()
+    charts.draw(ax, [Line('ours', {'s': x, 'IS': x}, 0)], Frame('s', 'IS', 's', 'log'))
+    figure.draw_without_rendering()
+  boxes = [text.get_window_extent() for text in ax.get_xticklabels()]
+  assert len(boxes) >= 3
+  assert all(b.x0 - a.x1 > 6 for a, b in zip(boxes, boxes[1:]))
+
+
 def test_no_element_has_a_style_of_its_own():
   text = svg.svg([LINE._replace(errors={'IS': X})], OVER_W) + svg.key(LINE)
   assert 'style=' not in text and '<style' not in text

@@ -45,6 +45,19 @@ def test_calls_are_those_of_the_solver_and_of_guidance(tmp_path):
   np.testing.assert_allclose(guided.lines[0].errors['FD-digits'], 0.1 * fd)
 
 
+def test_of_many_lines_a_solver_is_a_colour_and_a_grid_a_shape(tmp_path):
+  for solver in ('ddpm', 'ddim', 'heun'):
+    for grid in ('paper', 'uniform', 'edm'):
+      sampler = {'name': solver, 'grid': grid}
+      write_run(tmp_path, 'run', 0.1, ws=(1.0,), n=20, sampler=sampler, num_steps=6, error=0.1)
+  [panel] = panels_of(tmp_path)
+  looks = {tuple(line.name.split(' on ')): charts.look_of(line) for line in panel.lines}
+  assert len(looks) == 9
+  for part, look in enumerate(('color', 'marker')):
+    found = {(names[part], of_line[look]) for names, of_line in looks.items()}
+    assert len(found) == len({x for _, x in found}) == 3
+
+
 def test_the_page_has_a_panel_for_each_w_and_shows_that_of_the_least_distance(main_job):
   page = report_on(main_job)
   parts = [attrs for attrs in page.all('div') if attrs.get('class') == 'cost']

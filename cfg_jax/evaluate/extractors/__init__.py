@@ -22,7 +22,7 @@ from cfg_jax.evaluate.extractors import weights
 from cfg_jax.evaluate.features import Extractor
 
 # A field that configs may leave out: whether metrics are computed as ADM's evaluator does.
-config_lib.FIT['evaluate'] = lambda evaluate: {'as_adm': False} | evaluate
+config_lib.OPTIONAL['evaluate.as_adm'] = False
 ATTRIBUTES = ('name', 'sha256', 'dim', 'resize', 'is_public', 'labels_of')  # of an `Extractor`
 
 
