@@ -34,6 +34,7 @@ from cfg_jax.methods import likelihood, vdm
 from cfg_jax.methods.likelihood import Measure
 
 STEPS = (4, 8, 16, 32, 64, 128, 256, None)
+WITH = {'bits_per_dim': 'given the class', 'bits_per_dim_null': 'without'}
 DRAWS = 32  # estimates of an image's diffusion loss, for its variance
 
 
@@ -116,7 +117,12 @@ def of_samples(trained: Trained, workdir: Path, n: int) -> dict[float, Batch]:
 
 def told(values: np.ndarray) -> str:
   """Mean ± standard error."""
-  return f'{np.mean(values):.3f} ± {np.std(values) / math.sqrt(len(values)):.3f}'
+  return f'{np.mean(values):.3f} ± {error(values):.3f}'
+
+
+def error(values: np.ndarray) -> float:
+  """The standard error of the mean."""
+  return np.std(values) / math.sqrt(len(values))
 
 
 def main(argv: list[str]) -> None:
@@ -129,17 +135,22 @@ def main(argv: list[str]) -> None:
   figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout='constrained')
 
   print(f'bits per dimension of {len(batch.x)} held-out images, as a model of T steps')
-  means = []
+  curves = {}
   for num_steps in STEPS:
     found = trained.scores(batch, num_steps)
     print(f'  T = {num_steps or "∞"}: ' + ', '.join(f'{k} {told(v)}' for k, v in found.items()))
-    means.append(np.mean(found.get('bits_per_dim', found.get('bits_per_dim_null'))))
-  axes[0].plot(STEPS[:-1], means[:-1], marker='o')
-  axes[0].axhline(means[-1], linestyle='--', color='0.5')
-  axes[0].set(xscale='log', yscale='log', xlabel='T', ylabel='bits per dimension')
+    for name in WITH.keys() & found.keys():
+      curves.setdefault(name, []).append((np.mean(found[name]), error(found[name])))
+  for name, points in sorted(curves.items()):
+    (*means, limit), (*errors, _) = zip(*points)
+    [line, *_] = axes[0].errorbar(STEPS[:-1], means, errors, marker='o', label=WITH[name])
+    axes[0].axhline(limit, linestyle='--', color=line.get_color())
+  axes[0].set_xscale('log', base=2)
+  axes[0].set(title='held-out images, and T = ∞ (dashed)', xlabel='T', ylabel='bits per dimension')
+  axes[0].legend()
 
   print('variance of one estimate of the diffusion loss, bits per dimension')
-  for name, gamma_fn in (('own', trained.gamma_fn), ('linear', trained.linear)):
+  for name, gamma_fn in (('its own', trained.gamma_fn), ('linear', trained.linear)):
     lam, bits, rate = trained.estimates(batch, gamma_fn)
     print(f'  {name} schedule: {bits.var():.4f}, mean {told(bits.mean(0))}')
     order = np.argsort(lam.ravel())
@@ -147,9 +158,11 @@ def main(argv: list[str]) -> None:
     per_lam = [p.mean() for p in np.array_split((bits / rate).ravel()[order], 24)]
     axes[1].plot(by_lam, per_lam, label=name)
     t = np.linspace(0, 1, 101)
-    axes[2].plot(t, -np.asarray(gamma_fn(jnp.asarray(t))), label=name)
-  axes[1].set(xlabel='λ', ylabel='bits per dimension and unit of λ')
-  axes[2].set(xlabel='t', ylabel='λ')
+    label = f'{name}: variance {bits.var():.2f}'
+    axes[2].plot(t, -np.asarray(gamma_fn(jnp.asarray(t))), label=label)
+  axes[1].set(title='diffusion loss', xlabel='λ', ylabel='bits per dimension and unit of λ')
+  axes[1].legend(title='λ drawn by the schedule')
+  axes[2].set(title='schedule', xlabel='t', ylabel='λ')
   axes[2].legend()
   figure.savefig(given.out, dpi=120)
 
