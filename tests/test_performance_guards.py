@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import types
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,13 @@ import pytest
 from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo
 
-from cfg_jax.core import runtime
+from cfg_jax import methods
+from cfg_jax.core import runtime, sharding
 from cfg_jax.data import registry
+from cfg_jax.data.batches import Batch
+from cfg_jax.equations.conditioning import Cond
 from cfg_jax.nets import cpu, unet
-from tests.conftest import load_config, run
+from tests.conftest import TINY, load_config, run
 from tests.lowering import REMATS_BARRIER
 from tests.nets.test_unet import LAM, SMALL, C, Z, cond
 
@@ -104,6 +108,31 @@ def test_attention_is_cudnns_where_the_gpu_has_it(monkeypatch):
   assert found('9.0', dtype='bfloat16', d=136) == found('9.0', dtype='bfloat16', d=12) == 0
   assert found('7.5', dtype='bfloat16') == found('gfx90a', dtype='bfloat16') == 0
   jax.clear_caches()
+
+
+def test_a_gpus_step_gives_its_state_up_and_never_meets_the_host(monkeypatch):
+  """The whole step as `train` compiles it, lowered as for a GPU that has cuDNN's attention."""
+  config = load_config('digits', **TINY, **{'model.dtype': 'bfloat16'})
+  mesh = sharding.data_mesh(jax.devices()[:1])
+  method = methods.make(config, mesh)
+  state = jax.eval_shape(lambda: method.init(0))
+  n = config.train.batch_size
+  images, ids = jax.ShapeDtypeStruct((n, 8, 8, 1), jnp.float32), jax.ShapeDtypeStruct((n,), 'int32')
+  batch = Batch(images, Cond(ids, jax.ShapeDtypeStruct((n,), bool)))
+  gpu = types.SimpleNamespace(compute_capability='9.0')
+  monkeypatch.setattr(jax, 'devices', lambda: [gpu])
+  monkeypatch.setattr(fused_attention_stablehlo, 'check_cudnn_version', lambda: 91000)
+  jax.clear_caches()
+  step = jax.jit(method.step, donate_argnums=0)
+  program = step.trace(state, batch).lower(lowering_platforms=('cuda',)).as_text()
+  jax.clear_caches()
+  donated = re.findall(r'tf\.aliasing_output|jax\.buffer_donor', program)
+  assert len(donated) == len(jax.tree.leaves(state))
+  calls = Counter(re.findall(r'custom_call @([\w$]+)', program))
+  attention = {name: number for name, number in calls.items() if name.startswith('__cudnn$')}
+  assert attention == {'__cudnn$fmhaSoftmax': 4, '__cudnn$fmhaSoftmaxBackward': 4}
+  assert calls.keys() - attention.keys() <= {'cu_threefry2x32_ffi'}
+  assert not re.search(r'stablehlo\.(infeed|outfeed|send|recv)|callback|_host', program)
 
 
 def test_the_gradients_barrier_is_on_cpus_only():
