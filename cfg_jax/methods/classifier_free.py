@@ -11,10 +11,8 @@ from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
 from cfg_jax.core.update import advance, descent, make_optimizer
-from cfg_jax.equations import guidance, objectives, samplers
-from cfg_jax.equations.guidance.pairs import PAIRS
-from cfg_jax.equations.guidance.rules import RULES
-from cfg_jax.methods import guides
+from cfg_jax.equations import objectives, samplers
+from cfg_jax.methods import sampling
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import unet
 
@@ -62,15 +60,8 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
 
   def draw(params, request):  # Algorithm 2
     eps_fn = functools.partial(apply, params['network'])
-    sampler, rule = config.sample.sampler, config.sample.guidance
-    pair = PAIRS[rule.pair](eps_fn, request.cond, *guides.given(config, params, request.cond))
-    return samplers.sample_model(
-      guidance.guide(pair, RULES[rule.rule], **request.knobs),
-      request.keys,
-      network.image_shape,
-      samplers.grid_of(sampler, **ends),
-      **samplers.settings_of(sampler),
-    )
+    lam = samplers.grid_of(config.sample.sampler, **ends)
+    return sampling.draw(config, eps_fn, params, request, network.image_shape, lam)
 
   return Method(init, loss, step, draw)
 
