@@ -149,9 +149,13 @@ def told(line: dict) -> str:
   )
   if found - 2 * error > bound:
     rows.append('It is more: the predictions with ∅ and with the class differ by their errors too.')
+  gain, error = metrics['gain'], errors['gain']
+  text = f'With the class the loss is less by {gain:.3f} ± {error:.3f} nats'
+  more = gain - 2 * error > bound
   rows.append(
-    f'With the class the loss is less by {metrics["gain"]:.3f} ± {errors["gain"]:.3f} nats; right '
-    'predictions have the same number twice.'
+    f'{text}: at least {gain - bound:.3f} of them are lost by errors with ∅.'
+    if more
+    else f'{text}; right predictions have the same number twice.'
   )
   rows.append(
     f'{SHARE:.0%} lie in {metrics["low"]:.2f} ± {errors["low"]:.2f} ≤ λ < {metrics["high"]:.2f} ± '

@@ -53,6 +53,11 @@ def test_numbers_from_values():
   line |= {'run': 'r', 'step': 1, 'n': 4, 'dataset': 'd', 'bins': 2, 'classes': 3}
   assert 'It is more' in audit.told(line)
   assert 'It is more' not in audit.told(line | {'classes': 100})
+  assert 'errors with ∅' not in audit.told(line)
+  line = audit.measure(audit.information.Profile(values, values + 1), edges)
+  line |= {'run': 'r', 'step': 1, 'n': 4, 'dataset': 'd', 'bins': 2, 'classes': 3}
+  gain = 3.5 + 4
+  assert f'at least {gain - math.log(3):.3f} of them are lost by errors with ∅' in audit.told(line)
 
 
 @pytest.mark.parametrize(
