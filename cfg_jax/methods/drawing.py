@@ -15,7 +15,7 @@ from cfg_jax.core.fields import Field
 from cfg_jax.data import kinds, registry
 from cfg_jax.equations import conditioning, samplers
 from cfg_jax.equations.guidance import pairs, rules
-from cfg_jax.methods import guides, make
+from cfg_jax.methods import guides, learns_grid, make
 from cfg_jax.methods.method import Request
 
 config_lib.FIT['sample.sampler'] = samplers.fitted  # --set sample.sampler.name=ddim
@@ -120,7 +120,8 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
       yield 'batch_size', remedy
   if quantisation_of(sample) not in ('round', 'truncate'):
     yield 'quantisation', "must be 'round' or 'truncate'"
-  for field, remedy in samplers.problems(sample.sampler, context.config.get('diffusion')):
+  ends, learns = context.config.get('diffusion'), learns_grid(context.config)
+  for field, remedy in samplers.problems(sample.sampler, ends, learns):
     yield f'sampler.{field}', remedy
   if sample.guidance.get('pair') not in pairs.PAIRS:
     yield 'guidance.pair', f'is none of {", ".join(pairs.PAIRS)}'

@@ -24,6 +24,7 @@ from cfg_jax.equations.samplers.dpmpp import dpmpp
 from cfg_jax.equations.samplers.heun import churn, heun
 from cfg_jax.equations.schedules import GRIDS
 
+NAMED = GRIDS | {'learned': schedules.learned}  # that one only of a network which has it
 SOLVERS: dict[str, Callable] = {
   'ddpm': ddpm,
   'ddpm_shifted': ddpm_shifted,
@@ -140,9 +141,9 @@ def fitted(section: Mapping[str, Any]) -> dict[str, Any]:
 
   Each is as it was, or has its default. Unchanged where there is no such solver or grid.
   """
-  if section.get('name') not in NAMES or section.get('grid') not in GRIDS:
+  if section.get('name') not in NAMES or section.get('grid') not in NAMED:
     return dict(section)
-  functions = NAMES[section['name']], GRIDS[section['grid']], clip
+  functions = NAMES[section['name']], NAMED[section['grid']], clip
   defaults = {k: v for function in functions for k, v in knobs_lib.defaults(function).items()}
   kept = {k: v for k, v in section.items() if k in COMMON or k in defaults}
   return kept | {k: v for k, v in defaults.items() if k not in kept}
@@ -163,7 +164,12 @@ def calls(section: Mapping[str, Any]) -> int:
 
 
 def visited(section: Mapping[str, Any], lambda_min: float, lambda_max: float) -> np.ndarray:
-  """The λ of each call of the model that the section `sample.sampler` makes, in order: `calls`."""
+  """The λ of each call of the model that the section `sample.sampler` makes, in order: `calls`.
+
+  Of a learned grid those that it begins with, uniform in λ.
+  """
+  if section['grid'] == 'learned':
+    section = {**section, 'grid': 'uniform'}
   lam = grid_of(section, lambda_min, lambda_max)
   if calls(section) == particles(section) * len(lam):
     return np.repeat(np.asarray(lam), particles(section))
@@ -177,12 +183,12 @@ def visited(section: Mapping[str, Any], lambda_min: float, lambda_max: float) ->
 
 
 def problems(
-  section: Mapping[str, Any], ends: Mapping[str, float] | None = None
+  section: Mapping[str, Any], ends: Mapping[str, float] | None = None, learns: bool = False
 ) -> Iterator[tuple[str, str]]:
   """What is wrong with the config's section `sample.sampler`: (field, remedy).
 
   A field that is not of `COMMON` is a knob of the grid, of the solver, or of `clip`, by its name.
-  ends: lambda_min and lambda_max of the model.
+  ends: lambda_min and lambda_max of the model. learns: whether the model has a grid `learned`.
   """
   wrong = [
     (field, f'must be {KINDS[type(like)]}' if field in section else 'is lacking')
@@ -194,22 +200,21 @@ def problems(
     return
   unknown = [
     (field, f'is none of {", ".join(table)}')
-    for field, table in (('name', NAMES), ('grid', GRIDS))
+    for field, table in (('name', NAMES), ('grid', NAMED))
     if section[field] not in table
   ]
   yield from unknown
   if unknown:
     return
-  solver, grid = NAMES[section['name']], GRIDS[section['grid']]
+  solver, grid = NAMES[section['name']], NAMED[section['grid']]
   knobs = {name: value for name, value in section.items() if name not in COMMON}
   wrong = list(knobs_lib.problems(knobs, solver, grid, clip))
   yield from wrong
   if wrong:
     return
   of_grid = knobs_lib.pick(grid, knobs)
-  yield from schedules.grid_problems(
-    section['num_steps'], section['grid'], **(ends or {}), **of_grid
-  )
+  name = 'uniform' if learns and section['grid'] == 'learned' else section['grid']
+  yield from schedules.grid_problems(section['num_steps'], name, **(ends or {}), **of_grid)
   for name, (low, high, remedy) in RANGES.items():
     if not low <= knobs.get(name, low) <= high:
       yield name, remedy
