@@ -13,7 +13,7 @@ from cfg_jax.core.fields import Field
 from cfg_jax.core.update import descent, make_optimizer
 from cfg_jax.data import registry
 from cfg_jax.equations import objectives, samplers
-from cfg_jax.methods import guides, likelihood
+from cfg_jax.methods import likelihood, sampling
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import unet
 
@@ -58,14 +58,9 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     return jnp.mean(losses(params, draw_noisy(k_loss, batch), keys))
 
   def draw(params, request):  # Algorithm 2
-    eps_fn, sampler = functools.partial(apply, params['network']), config.sample.sampler
-    return samplers.sample_model(
-      guides.guided(config, eps_fn, params, request),
-      request.keys,
-      network.image_shape,
-      samplers.grid_of(sampler, **ends),
-      **samplers.settings_of(sampler),
-    )
+    eps_fn = functools.partial(apply, params['network'])
+    lam = samplers.grid_of(config.sample.sampler, **ends)
+    return sampling.draw(config, eps_fn, params, request, network.image_shape, lam)
 
   def score(params, batch, keys):
     measures = {

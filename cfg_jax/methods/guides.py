@@ -5,7 +5,7 @@ EMA, are a player beside the network's.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ from cfg_jax.core.config import Problems
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import registry
 from cfg_jax.equations import conditioning
-from cfg_jax.equations import guidance as guidance_lib
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.guidance import rules
-from cfg_jax.equations.guidance.pairs import CLASSIFIERS, GUIDED, PAIRS, EpsFn
+from cfg_jax.equations.guidance.pairs import CLASSIFIERS, GUIDED
 from cfg_jax.methods import classifier
-from cfg_jax.methods.method import Request
 from cfg_jax.nets import encoder, unet
 
 # Of a section `sample.guidance`, what a pair has beside its name, with the values at first.
@@ -89,15 +87,6 @@ def given(
   if pair == 'autoguidance':
     return (functools.partial(unet.apply_fn(unet.of(guide)), params['guide']),)
   return (classifier.log_prob(guide, params['guide']),)
-
-
-def guided(
-  config: ml_collections.ConfigDict, eps_fn: EpsFn, params: Mapping[str, Any], request: Request
-) -> Callable:
-  """The model that samplers take: of eps_fn, guided as the config and the request's knobs say."""
-  chosen = config.sample.guidance
-  pair = PAIRS[chosen.pair](eps_fn, request.cond, *given(config, params, request.cond))
-  return guidance_lib.guide(pair, rules.RULES[chosen.rule], **request.knobs)
 
 
 def problems(config: ml_collections.ConfigDict) -> Problems:

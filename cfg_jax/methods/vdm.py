@@ -22,7 +22,7 @@ from cfg_jax.data import registry
 from cfg_jax.equations import bound, conditioning, gamma, samplers
 from cfg_jax.equations.bound import Bound
 from cfg_jax.equations.conditioning import Cond
-from cfg_jax.methods import guides, likelihood
+from cfg_jax.methods import likelihood, sampling
 from cfg_jax.methods.likelihood import Measure
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import unet
@@ -121,10 +121,8 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     return samplers.grid_of(sampler, **config.diffusion)
 
   def draw(params, request):
-    model = guides.guided(config, eps_fn_of(params), params, request)
-    settings = samplers.settings_of(config.sample.sampler)
-    x = samplers.sample_model(model, request.keys, shape, lambdas(params), **settings)
-    return x / shrink
+    drawn = sampling.draw(config, eps_fn_of(params), params, request, shape, lambdas(params))
+    return drawn._replace(x=drawn.x / shrink)
 
   def score(params, batch, keys):
     schedule = params.get('schedule', {})

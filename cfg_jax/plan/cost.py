@@ -179,7 +179,8 @@ def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
   guidance, ends = config.sample.guidance, config.diffusion
   lam = samplers.visited(config.sample.sampler, ends.lambda_min, ends.lambda_max)
   knobs = rules.knobs_of(guidance) | {'w': w}
-  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam)
+  both = config.sample.sampler.name in samplers.PARTICLES
+  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam, both)
   return network + gradients * (guide_calls(config) if gradients else 0)
 
 

@@ -178,7 +178,7 @@ BAD_INPUT = {
   ),
   'no command': (
     lambda *_: ['sample', 'x'],
-    "'sample' is no command: use run, held_out, samples PATH or",
+    "'sample' is no command: use run, held_out, samples PATH,",
   ),
   'no path': (lambda *_: ['samples'], 'samples: what it takes is samples PATH'),
   'words left over': (lambda *_: ['run', 'x'], 'run x: what it takes is run, and flags'),
