@@ -53,32 +53,32 @@ PLAIN, CALLS = 'classifier_free', 'network calls a step'
 
 def ways(run: Path, num_steps: int) -> dict[str, tuple[str, ...]]:
   """The axes of each way to guide, by name; run: the model's folder, of so many training steps."""
-  few, more, much = f'{AXIS}=0.1,0.4', f'{AXIS}=0.2,0.5,1', f'{AXIS}=0.3,1,2'
+  few, little, more = (f'{AXIS}={w}' for w in ('0.1,0.4', '0.1,0.2,0.4', '0.2,0.5,1'))
 
   def interval(lo: float, hi: float, w: str) -> tuple[str, ...]:
     return f'{RULE}=interval', f'sample.guidance.lo={lo}', f'sample.guidance.hi={hi}', w
 
   found = {
     PLAIN: (f'{AXIS}=0,0.1,0.3,1,2',),
-    'interval, call 3 of 6': interval(-5, -2, much),
-    'interval, call 4 of 6': interval(-2, 1, much),
-    'interval, call 5 of 6': interval(1, 5, much),
-    'interval, calls 3 and 4': interval(-5, 1, more),
-    'interval, calls 4 and 5': interval(-2, 5, more),
-    'interval, calls 3 to 5': interval(-5, 5, more),
+    'interval, call 3 of 6': interval(-5, -2, f'{AXIS}=0.1,0.3'),
+    'interval, call 4 of 6': interval(-2, 1, little),
+    'interval, call 5 of 6': interval(1, 5, f'{AXIS}=0.5,1,2'),
+    'interval, calls 3 and 4': interval(-5, 1, few),
+    'interval, calls 4 and 5': interval(-2, 5, little),
+    'interval, calls 3 to 5': interval(-5, 5, few),
     'adaptive, θ = 0.98': (f'{RULE}=adaptive', 'sample.guidance.theta=0.98', few),
     'adaptive, θ = 0.99': (f'{RULE}=adaptive', 'sample.guidance.theta=0.99', few),
   }
-  for rule in ('linear', 'cosine', 'beta', 'rescale', 'apg', 'cfg_zero', 'tcfg'):
-    found[rule] = (f'{RULE}={rule}', few)
-  ddim = ('sample.sampler.name=ddim', 'sample.sampler.grid=edm', 'sample.sampler.num_steps=6')
-  found['cfg_pp, by DDIM'] = (*ddim, f'{RULE}=cfg_pp', f'{AXIS}=0.6,0.8,1')
-  found['classifier_free, by DDIM'] = (*ddim, f'{AXIS}=0,0.1,0.4')
-  found['contrast, from class 0'] = ('sample.guidance.pair=contrast', few)
   for name, tenths in WEAK.items():
     step = tenths * (num_steps // 10)
     guide = f'sample.guidance.guide={run}', f'sample.guidance.guide_step={step}'
     found[f'autoguidance, {name}'] = ('sample.guidance.pair=autoguidance', *guide, more)
+  ddim = ('sample.sampler.name=ddim', 'sample.sampler.grid=edm', 'sample.sampler.num_steps=6')
+  found['cfg_pp, by DDIM'] = (*ddim, f'{RULE}=cfg_pp', f'{AXIS}=0.6,0.8,1')
+  found['classifier_free, by DDIM'] = (*ddim, f'{AXIS}=0,0.1,0.4')
+  found['contrast, from class 0'] = ('sample.guidance.pair=contrast', few)
+  for rule in ('rescale', 'apg', 'cfg_zero', 'tcfg', 'linear', 'cosine', 'beta'):
+    found[rule] = (f'{RULE}={rule}', few)
   return {name: (*COMMON, *axes) for name, axes in found.items()}
 
 

@@ -6,8 +6,10 @@ Exact ε, no network. Two distances of each cell's samples: from the rule's own 
 same rule and solver at most steps (CFG++ has none: it guides the more, the more steps there are;
 the law of weighted particles, `smc`, is p̃), and from the paper's p̃(x|c) ∝ p(x|c) p(c|x)^w. They
 are sliced: the mean of Wasserstein-1 along eight directions, in each of which p̃'s deviation is
-about 0.85; two sets of as many samples of one law differ by about 0.02. A cell is a line of
-DIR/cells.jsonl, so it goes on where it was stopped; DIR ends with law_map.md and law_map.png.
+about 0.85; two sets of as many samples of one law differ by about 0.02. `rescale` divides by the
+deviation over a sample's numbers, of which there are two here: it has no law to speak of. A cell is
+a line of DIR/cells.jsonl, so it goes on where it was stopped; DIR ends with law_map.md and
+law_map.png.
 
 Particles need v = 1 where steps are long: its transitions are the true reverse ones of a Gaussian
 class of deviation 1, as these are. With v < 1 they are narrower, p(x|c) and p(x) come out narrower
@@ -135,6 +137,7 @@ def measure(out: Path, w: float) -> Cells:
     line |= {'mean': float(x[:, 0].mean()), 'std': float(x[:, 0].std()), 'effective': share}
     line['tilt'] = distance(x, exact)
     line['own'] = distance(x, own[rule, solver][0])
+    line |= {k: None for k in ('own', 'tilt') if not np.isfinite(line[k])}  # `rescale` can end so
     if rule in ('cfg_pp', 'smc'):
       line['own'] = None if rule == 'cfg_pp' else line['tilt']
     with path.open('a') as file:
@@ -153,8 +156,8 @@ def table(found: Cells) -> str:
     numbers = []
     for steps in STEPS:
       cell = found[rule, solver, steps]
-      own = '–' if cell['own'] is None or cell['own'] == 0 else f'{cell["own"]:.3f}'
-      numbers.append(f'{own} / {cell["tilt"]:.3f}')
+      own, tilt = (f'{cell[k]:.3f}' if cell[k] else '–' for k in ('own', 'tilt'))
+      numbers.append(f'{own} / {tilt}')
     lines.append(f'| {rule} | {solver} | {" | ".join(numbers)} |')
   return '\n'.join(lines) + '\n'
 
