@@ -131,8 +131,8 @@ def findings(ways: Sequence[Way]) -> list[str]:
   free, *others = ways
   for way in others:
     a, b = best[way.name], best[free.name]
-    text = told(*_difference(a, b)[:2])
-    clear = noise.Difference(*_difference(a, b)).clear
+    text = told(*difference(a, b)[:2])
+    clear = noise.Difference(*difference(a, b)).clear
     cheaper = 'less' if way.gflop < free.gflop else 'more'
     lines.append(
       f'{way.name}: its least {free.curve.distance} is {text} from that of classifier-free '
@@ -151,13 +151,21 @@ def findings(ways: Sequence[Way]) -> list[str]:
   return lines
 
 
-def _difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-  """Of two means over the same seeds: by seed. (value, error, how many errors count.)"""
+def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+  """Of two means over the same seeds, by seed: (value, error, how many errors count)."""
   by_seed = np.subtract(a, b)
   if len(by_seed) < 2:
     return float(by_seed.mean()), math.nan, 2.0
   error = float(np.std(by_seed, ddof=1) / math.sqrt(len(by_seed)))
   return float(by_seed.mean()), error, noise.student(len(by_seed))
+
+
+def frames(distance: str) -> list[Frame]:
+  """The charts of a frontier: IS over the distance, and recall over precision."""
+  return [
+    Frame(distance, 'IS', 'w', logs=(distance,), turns=True),
+    Frame('precision', 'recall', 'w', turns=True),
+  ]
 
 
 def draw(ways: Sequence[Way], path: Path) -> None:
@@ -171,11 +179,7 @@ def draw(ways: Sequence[Way], path: Path) -> None:
       c = way.curve
       title = f'{way.name}, {way.gflop:.2g} GFLOP an image'
       lines.append(Line(title, {'w': c.x} | c.metrics, j, errors=c.errors))
-    frames = [
-      Frame(name, 'IS', 'w', logs=(name,), turns=True),
-      Frame('precision', 'recall', 'w', turns=True),
-    ]
-    for ax, frame in zip(axes, frames):
+    for ax, frame in zip(axes, frames(name)):
       charts.draw(ax, lines, frame)
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc='outside lower left')
     both = []
@@ -186,7 +190,7 @@ def draw(ways: Sequence[Way], path: Path) -> None:
         both.append(Line(way.name, values, j, by == BY_GUIDE))
     charts.draw(axes[2], both, Frame('w', 'accuracy', 'w', 'symlog'))
     axes[2].set_title('by the extractor; dashed, by the classifier that guides', fontsize=9)
-    for ax, frame in zip(axes, frames):
+    for ax, frame in zip(axes, frames(name)):
       charts.label(figure, ax, lines, frame)
     figure.savefig(path, dpi=110, metadata={'Software': None})
 

@@ -15,12 +15,14 @@ class Prediction(NamedTuple):
   """What a model says of z_λ, each (B, …): z = α_λ x + σ_λ ε, unless a guidance rule says else.
 
   kind: (B,) or one for all. Where a rule changes its formula on the way, as at the ends of an
-  interval, it tells here which it used: a solver of order 2 does not combine two kinds.
+  interval, it tells here which it used: a solver of order 2 does not combine two kinds. smooth:
+  an x without the rule, whose change along λ stands in for that of x where two kinds meet.
   """
 
   x: jax.Array
   eps: jax.Array
   kind: jax.Array | bool = False
+  smooth: jax.Array | None = None
 
 
 def log_snr(u: jax.Array, lambda_min: float = -20.0, lambda_max: float = 20.0) -> jax.Array:

@@ -133,14 +133,14 @@ class Job:
       indices = self.part_of(sampling.config.sample.num_samples)
       generate(sampling.config, folder, sampling.step, indices)
     if self.stage in ('all', 'evaluate'):
-      missing = None
+      first, missing = self.run.samplings[0], None
+      held_out.score_kept(first.config, folder, first.step)  # before the cells, which end the sweep
       for sampling in self.run.samplings:
         generate(sampling.config, folder, sampling.step)
         try:
           evaluate(sampling.config, folder, sampling.step)
         except NotAtHand as error:
           missing = error
-      held_out.score_kept(sampling.config, folder, sampling.step)
       if missing:  # all is drawn, and the report shows it
         raise missing
 

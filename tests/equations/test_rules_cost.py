@@ -54,6 +54,9 @@ def test_all_and_none_are_guided_and_unguided_to_the_bit(form):
   assert np.abs(guided - unguided).max() > 0.1
   np.testing.assert_array_equal(of_interval(w=2.0, lo=-21.0, hi=21.0), guided)
   np.testing.assert_array_equal(of_interval(w=2.0, lo=30.0, hi=31.0), unguided)
+  np.testing.assert_array_equal(of_interval(w=0.0, lo=-2.0, hi=2.0), unguided)
+  if 'heun' not in form:  # which is of order 1 at an interval's ends
+    np.testing.assert_allclose(of_interval(w=1e-4, lo=-2.0, hi=2.0), unguided, atol=2e-3)
   some = of_interval(w=2.0, lo=-2.0, hi=2.0)
   assert min(np.abs(some - guided).max(), np.abs(some - unguided).max()) > 0.01
 

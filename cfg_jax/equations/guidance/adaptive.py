@@ -36,7 +36,7 @@ def adaptive(
   prediction, _ = classifier_free(towards, away, z, lam, memory, w=jnp.where(done, 0, w))
   shape = (-1,) + (1,) * (z.ndim - 1)
   memory = jnp.broadcast_to(state.reshape(shape), z.shape).astype(memory.dtype)
-  return prediction._replace(kind=done), memory
+  return prediction._replace(kind=done, smooth=towards.x), memory
 
 
 def agreed(lam, memory, *, w, theta=0.99):

@@ -30,7 +30,7 @@ def interval(
   inside = (lo <= lam) & (lam < hi)
   w = jnp.where(inside, w, 0)
   prediction, memory = classifier_free(towards, away, z, lam, memory, w=w)
-  return prediction._replace(kind=inside), memory
+  return prediction._replace(kind=w != 0, smooth=towards.x), memory
 
 
 def outside(lam, memory, *, w, lo=-2.13, hi=2.55):

@@ -114,7 +114,9 @@ def sample_model(
     x = clip(prediction.x, quantile=quantile)
     alpha, sigma = diffusion.alpha_sigma(diffusion.over_batch(lam, z))
     eps = prediction.eps + alpha / sigma * (prediction.x - x)
-    return prediction._replace(x=x, eps=eps), memory
+    if (smooth := prediction.smooth) is not None:
+      smooth = clip(smooth, quantile=quantile)
+    return prediction._replace(x=x, eps=eps, smooth=smooth), memory
 
   solver = functools.partial(SOLVERS[sampler], **solver_knobs)
   return loop.run(clipped if clip_x else model, solver, keys, shape, lam)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from cfg_jax.equations import diffusion
-from cfg_jax.equations.diffusion import Prediction
 from cfg_jax.equations.samplers.loop import Memory, Model, Noise, Step
 
 
@@ -25,17 +24,19 @@ def dpmpp(
   """A step of order 1, 2M (order 2), or 2S (order 2 and singlestep), of the ODE or the SDE.
 
   Order 1 is DDIM with η = 0, and η = 1 for the SDE. 2M extrapolates x̃ to the middle of the step
-  from the last two, one call of the model a step; it is of order 1 on the first step, where the two
-  are of different kinds, and where the step is over twice the last one, since few steps are then
-  unstable. (The last call of every sampler is of order 1 too: it returns its x̃.) 2S calls the model
-  at the middle instead, two calls a step.
+  from the last two, one call of the model a step, and where they are of two kinds by the change of
+  their `smooth` instead, if there is one; it is of order 1 on the first step, and where the step is
+  over twice the last one, since few steps are then unstable. (The last call of every sampler is of
+  order 1 too: it returns its x̃.) 2S calls the model at the middle instead, two calls a step.
   """
   if order == 2 and singlestep:
     return _two_stages(model, z, step, noise, memory, sde)
   prediction, memory = model(z, step.lam, memory)
   x = prediction.x
   if order == 2:
-    x = x + _trust(prediction, step, memory) * (x - memory.solver.x)
+    last, same = memory.solver, prediction.kind == memory.solver.kind
+    smooth = prediction.smooth - last.smooth
+    x = x + _trust(step) * jnp.where(diffusion.over_batch(same, x), x - last.x, smooth)
     memory = memory._replace(solver=prediction)
   z = _move(z, x, step.lam, step.lam_next, sde)
   if sde:
@@ -73,9 +74,8 @@ def _spread(lam, lam_next):
   return diffusion.alpha_sigma(lam_next)[1] * jnp.sqrt(-jnp.expm1(lam - lam_next))
 
 
-def _trust(prediction: Prediction, step: Step, memory: Memory) -> jax.Array:
-  """h/(2 h_last), by which 2M extrapolates, or 0: (B, 1, …)."""
+def _trust(step: Step) -> jax.Array:
+  """h/(2 h_last), by which 2M extrapolates, or 0."""
   h, last = step.lam_next - step.lam, step.lam - step.lam_before  # twice DPM-Solver's, both
-  near = (prediction.kind == memory.solver.kind) & (step.t > 1) & (h <= 2 * last)
-  share = jnp.where(near, 0.5 * h / jnp.where(last > 0, last, 1), 0)
-  return diffusion.over_batch(jnp.broadcast_to(share, prediction.x.shape[:1]), prediction.x)
+  near = (step.t > 1) & (h <= 2 * last)
+  return jnp.where(near, 0.5 * h / jnp.where(last > 0, last, 1), 0)

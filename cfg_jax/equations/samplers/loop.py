@@ -48,7 +48,8 @@ def run(
   def of_batch(z, lam, memory):
     prediction, memory = model(z, jnp.full(z.shape[:1], lam), memory)
     kind = jnp.broadcast_to(jnp.asarray(prediction.kind), z.shape[:1])
-    return prediction._replace(kind=kind), memory
+    smooth = jnp.zeros_like(z) if prediction.smooth is None else prediction.smooth
+    return prediction._replace(kind=kind, smooth=smooth), memory
 
   def step(carry, step_and_lams):
     z, memory = carry
@@ -57,7 +58,7 @@ def run(
 
   z = noise(0)
   nothing = jnp.zeros_like(z)
-  memory = Memory(nothing, Prediction(nothing, nothing, jnp.zeros(z.shape[:1], bool)))
+  memory = Memory(nothing, Prediction(nothing, nothing, jnp.zeros(z.shape[:1], bool), nothing))
   before = jnp.concatenate([lam[:1], lam[:-2]])
   steps = (jnp.arange(1, len(lam)), before, lam[:-1], lam[1:])
   (z, memory), _ = jax.lax.scan(step, (z, memory), steps)
