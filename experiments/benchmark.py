@@ -2,6 +2,9 @@
 
   python -m experiments.benchmark [--config configs/digits.py]
 
+On a GPU or TPU it is the table of `device_table`, of three networks in bfloat16, or of the config
+that is given. The rest of this is what it tells of a CPU.
+
 FLOPs are those of the convolutions and matrix products as they are written, two for each
 multiply-add, padding included, as papers count them; a training step counts three forwards.
 Rates are beside this machine's own rate of a float32 matrix product over the same devices. The
@@ -16,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import flags
 
 from cfg_jax import methods
 from cfg_jax.core import command, runtime, sharding
@@ -29,6 +33,7 @@ from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.methods import drawing
 from cfg_jax.nets import unet
 from cfg_jax.plan import flops as costs
+from experiments import device_table
 
 ROUNDS = 7
 
@@ -182,10 +187,18 @@ def python_loop(guided, cond, keys, shape, grid, v, clip_x):
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
+  given = flags.FLAGS['config'].present
   config = command.config_of_file()
   batch_sizes = config.train.batch_size, config.sample.batch_size
   runtime.setup_jax(*batch_sizes, channels=config.model.channels)
-  benchmark(config)
+  if jax.default_backend() == 'cpu':
+    benchmark(config)
+    return
+  kind = jax.devices()[0].device_kind
+  print(f'{jax.device_count()} × {kind}, JAX {jax.__version__}', flush=True)
+  configs = [config] if given else map(device_table.on_accelerator, device_table.PER_DEVICE)
+  rows = [row for config in configs for row in device_table.measure(config)]
+  print(device_table.show(rows, device_table.peak_flops()))
 
 
 if __name__ == '__main__':

@@ -22,6 +22,10 @@ NUM_PARAMETERS = {
   'classifier_fashion_mnist': 324_586,
   'classifier_imagenet64': 65_438_568,  # as ADM's
   'classifier_imagenet128': 42_568_040,  # as ADM's
+  'vdm_digits': 748_993,
+  'vdm_cifar10': 30_583_299,
+  'vdm_imagenet32': 123_161_603,
+  'vdm_imagenet64': 238_627_843,
 }
 BOTH = {
   'data.flip': True,
@@ -41,6 +45,27 @@ BOTH = {
   'sample.ema': True,
   'evaluate.extractor': 'inception',
 }
+VDM = {  # its public configs
+  'data.flip': False,
+  'model.num_blocks': 32,
+  'model.fourier': (7, 8),
+  'model.dropout': 0.1,
+  'diffusion.lambda_min': -5,
+  'diffusion.lambda_max': 13.3,
+  'method.p_uncond': 1,
+  'method.num_steps': None,
+  'method.levels': 256,
+  'train.batch_size': 128,
+  'train.num_steps': 10_000_000,
+  'train.learning_rate': 2e-4,
+  'train.warmup_steps': 100,
+  'train.adam_b1': 0.9,
+  'train.adam_b2': 0.99,
+  'train.weight_decay': 0.01,
+  'train.ema_decay': 0.9999,
+  'sample.sampler.num_steps': 1000,
+  'sample.sampler.v': 0,
+}
 CLASSIFIERS = {  # Dhariwal & Nichol 2021, Table 12, and their code
   'data.flip': True,
   'data.crop': True,
@@ -58,6 +83,9 @@ CLASSIFIERS = {  # Dhariwal & Nichol 2021, Table 12, and their code
   'train.num_steps': 300_000,
 }
 PAPER = {
+  'vdm_cifar10': VDM | {'model.channels': 128},
+  'vdm_imagenet32': VDM | {'model.channels': 256},
+  'vdm_imagenet64': VDM | {'model.channels': 256, 'model.num_blocks': 64},
   'classifier_imagenet64': CLASSIFIERS
   | {
     'model.channel_mults': (1, 2, 3, 4),
@@ -132,9 +160,11 @@ def test_valid_on_one_and_eight_devices_and_of_the_structure_of_digits(name):
   config = load_config(name)
   for num_devices in (1, 8):
     config_lib.check(config, owners.of(config), num_devices)
-  same = 'classifier_digits' if config.method.name == 'classifier' else 'digits'
+  same = {'classifier': 'classifier_digits', 'vdm': 'vdm_digits'}.get(config.method.name, 'digits')
   assert structure(config) == structure(load_config(same))
-  assert config.data.name == name.removesuffix('_small').removeprefix('classifier_')
+  assert config.data.name == name.removesuffix('_small').removeprefix('classifier_').removeprefix(
+    'vdm_'
+  )
 
 
 @pytest.mark.parametrize('name', NUM_PARAMETERS)

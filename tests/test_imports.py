@@ -99,7 +99,7 @@ def test_the_equations_load_jax_and_no_framework():
   [
     ('report', {'jax', 'flax', 'orbax', 'tensorflow_datasets', 'submitit', 'tensorboardX'}),
     ('plan', {'tensorflow_datasets', 'sklearn', 'submitit', 'tensorboardX', 'matplotlib'}),
-    ('train', {'tensorflow_datasets', 'sklearn', 'submitit', 'matplotlib'}),
+    ('train', {'tensorflow_datasets', 'sklearn', 'submitit', 'tensorboardX', 'matplotlib'}),
     ('generate', {'tensorflow_datasets', 'sklearn', 'submitit', 'tensorboardX', 'matplotlib'}),
     ('evaluate', {'tensorflow_datasets', 'sklearn', 'submitit', 'tensorboardX', 'matplotlib'}),
   ],

@@ -33,7 +33,12 @@ SIZE = TINY | {'sample.num_samples': 30, 'sample.guidance.w': (0.0, 1.0)}
 def tiny_command(line: str, workdir, data_dir) -> list[str]:
   """A command of the README, in another work directory and, if it trains, at a tiny size."""
   argv = [word.replace('runs/', f'{workdir}/') for word in shlex.split(line)]
-  if '--config' in argv:
+  if '--config' in argv and any('vdm' in word for word in argv):
+    values = {k: v for k, v in SIZE.items() if k.startswith(('train', 'sample.num'))}
+    values |= {'model.channels': 8, 'model.num_blocks': 1, 'model.norm_groups': 4}
+    values |= {'data.dir': data_dir, 'sample.sampler.num_steps': 4, 'sample.batch_size': 10}
+    argv += [f'--set={name}={value}' for name, value in values.items()]
+  elif '--config' in argv:
     values = {k: ','.join(map(str, v)) if isinstance(v, tuple) else v for k, v in SIZE.items()}
     values['data.dir'] = data_dir
     if any('classifier' in word for word in argv):
@@ -186,6 +191,23 @@ def test_a_quarter_of_an_hour_at_a_tiny_size(call, tmp_path, monkeypatch):
     assert {'FD-fashion_mnist', 'IS', 'accuracy'} <= line['metrics'].keys()
   page = (tmp_path / 'clothes' / 'report.html').read_text()
   assert 'FD-fashion_mnist' in page and 'accuracy' in page
+
+
+@pytest.mark.slow
+def test_likelihoods_at_a_tiny_size(tmp_path, data_dir):
+  lines = [line for line in COMMANDS if 'runs/vdm_digits' in line]
+  names = [line.split()[0].rpartition('.')[2] for line in lines]
+  assert names == ['sweep', 'evaluate', 'bits_per_dim']
+  for line in lines:
+    argv = tiny_command(
+      line.replace(' bits_per_dim.png', f' {tmp_path}/bits.png'), tmp_path, data_dir
+    )
+    done = run(*argv, *(['--num_images', '20'] if 'bits_per_dim' in argv[0] else []))
+    assert done.returncode == 0, (line, done.stderr)
+  assert 'linear schedule: ' in done.stdout and 'w = 1: bits_per_dim ' in done.stdout
+  assert (tmp_path / 'bits.png').exists()
+  page = (tmp_path / 'vdm_digits' / 'report.html').read_text()
+  assert 'bits per dim' in page and 'accuracy' in page
 
 
 @pytest.mark.slow

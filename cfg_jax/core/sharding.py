@@ -68,10 +68,10 @@ def abstract(tree: Any, placement: Any) -> Any:
 def mean_over_devices(gradient: Callable, mesh: Mesh) -> Callable:
   """The same function, with each device computing its own samples' part.
 
-  gradient: (params, *samples) → (mean gradient, losses (B,)), the samples being trees of arrays
-  (B, …). One mean over the devices is taken at the end, also where `gradient` goes through
-  microbatches, and one for all small arrays: on CPUs each costs 0.2 ms, together a sixth of the
-  digits' step. The compiler would take one for each array and microbatch.
+  gradient: (params, *samples) → (mean gradient, losses (B,) or a tree of such), the samples being
+  trees of arrays (B, …). One mean over the devices is taken at the end, also where `gradient` goes
+  through microbatches, and one for all small arrays: on CPUs each costs 0.2 ms, together a sixth of
+  the digits' step. The compiler would take one for each array and microbatch.
   """
   if mesh.size == 1:
     return gradient

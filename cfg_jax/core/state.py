@@ -32,7 +32,10 @@ class Mean(NamedTuple):
 def create(
   params: dict[str, Any], optimizers: dict[str, optax.GradientTransformation]
 ) -> TrainState:
-  """The state at step 0, of the players' parameters. Trace under `jax.jit` to place it."""
+  """The state at step 0, of the players' parameters. Trace under `jax.jit` to place it.
+
+  optimizers: by player; those of players that there are not are left out.
+  """
   ema = jax.tree.map(jnp.copy, params)  # a copy: donated buffers must not be shared
   opt_state = {name: optimizers[name].init(params[name]) for name in params}
   return TrainState(jnp.int32(0), params, ema, opt_state)

@@ -1,7 +1,9 @@
-"""A gradient step of one network: microbatches, mean over the devices, clipping, Adam."""
+"""A gradient step: microbatches, mean over the devices, clipping, Adam."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,25 +38,17 @@ FIELDS = {
 config_lib.OPTIONAL |= {'train.weight_decay': 0.0, 'train.rate_decay': 'none'}
 
 
-class Descended(NamedTuple):
-  """What a step leaves: new parameters and optimizer state, the losses (B,), the gradient's norm.
-
-  The norm is that before clipping.
-  """
-
-  params: Any
-  opt_state: Any
-  losses: jax.Array
-  grad_norm: jax.Array
-
-
-def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(
+  train: ml_collections.ConfigDict, decays: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
   """Adam with a constant rate after a linear warm-up, on gradients clipped by their global norm.
 
   train.rate_decay='linear' multiplies the rate by 1 − step / num_steps (step = 0, 1, …), and
   train.weight_decay makes it AdamW (Loshchilov & Hutter 2019): both as ADM trains classifiers.
+  decays: params → a bool for each, whether it decays; all do by default.
   """
-  warm = optax.schedules.warmup_constant_schedule(0.0, train.learning_rate, train.warmup_steps)
+  steps = max(train.warmup_steps, 1)  # of 0 steps optax makes a rate of 0; 1 is none, see below
+  warm = optax.schedules.warmup_constant_schedule(0.0, train.learning_rate, steps)
 
   def rate(count):
     left = 1 - count / train.num_steps if train.get('rate_decay') == 'linear' else 1
@@ -62,7 +56,7 @@ def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransforma
 
   betas = {'b1': train.adam_b1, 'b2': train.adam_b2}
   if decay := train.get('weight_decay', 0.0):
-    adam = optax.adamw(rate, **betas, weight_decay=decay)
+    adam = optax.adamw(rate, **betas, weight_decay=decay, mask=decays)
   else:
     adam = optax.adam(rate, **betas)
   return optax.chain(optax.clip_by_global_norm(train.grad_clip), adam)
@@ -70,50 +64,47 @@ def make_optimizer(train: ml_collections.ConfigDict) -> optax.GradientTransforma
 
 def descent(
   losses: Callable,
-  optimizer: optax.GradientTransformation,
-  microbatches: int,
+  optimizers: Mapping[str, optax.GradientTransformation],
+  train: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
-) -> Callable[..., Descended]:
-  """A step down the mean of losses: (params, opt_state, *samples) → `Descended`.
+) -> Callable[..., tuple[TrainState, Any, dict[str, Mean]]]:
+  """A training step down the mean of losses: (state, *samples) → (new state, losses, metrics).
 
-  losses: (params, *samples) → (B,), the samples being trees of arrays (B, …). Neither the devices
-  of the mesh nor the number of microbatches change the result, but for rounding.
+  losses: (params, *samples) → (B,), or a tree of such, whose sum is descended; the samples are
+  trees of arrays (B, …). Neither the devices of the mesh nor train.microbatches change the result,
+  but for rounding. Each player has its own of the optimizers; the metric grad_norm is of all
+  gradients, before clipping.
   """
 
   def mean(params, *samples):
     each = losses(params, *samples)
-    return jnp.mean(each), each
+    return jnp.mean(_sum(each)), each
 
-  gradient = in_microbatches(jax.grad(mean, has_aux=True), microbatches)
+  gradient = in_microbatches(jax.grad(mean, has_aux=True), train.microbatches)
   gradient = sharding.mean_over_devices(gradient, mesh)
 
-  def descend(params, opt_state, *samples):
-    grads, each = gradient(params, *samples)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    params = optax.apply_updates(params, updates)
-    return Descended(params, opt_state, each, optax.tree.norm(grads))
+  def step(state, *samples):
+    grads, each = gradient(state.params, *samples)
+    params, opt_state = {}, {}
+    for name, before in state.params.items():
+      updates, opt_state[name] = optimizers[name].update(grads[name], state.opt_state[name], before)
+      params[name] = optax.apply_updates(before, updates)
+    ema = optax.incremental_update(params, state.ema, 1 - train.ema_decay)
+    metrics = {'loss': Mean(jnp.mean(_sum(each)), 1), 'grad_norm': Mean(optax.tree.norm(grads), 1)}
+    return TrainState(state.step + 1, params, ema, opt_state), each, metrics
 
-  return descend
+  return step
 
 
-def advance(
-  state: TrainState, descend: Callable[..., Descended], *samples: Any, ema_decay: float
-) -> tuple[TrainState, jax.Array, dict[str, Mean]]:
-  """(the state after a step of `descent` of the player `network`, losses (B,), metrics)."""
-  params, opt_state, each, grad_norm = descend(
-    state.params['network'], state.opt_state['network'], *samples
-  )
-  ema = optax.incremental_update(params, state.ema['network'], 1 - ema_decay)
-  new = ({'network': tree} for tree in (params, ema, opt_state))
-  metrics = {'loss': Mean(jnp.mean(each), 1), 'grad_norm': Mean(grad_norm, 1)}
-  return TrainState(state.step + 1, *new), each, metrics
+def _sum(losses):
+  return functools.reduce(operator.add, jax.tree.leaves(losses))
 
 
 def in_microbatches(gradient: Callable, n: int) -> Callable:
   """The same function for batches of which the devices can hold the activations of an nth only.
 
-  gradient: (params, *samples) → (mean gradient, losses (B,)), called n times with B/n samples; the
-  samples are trees of arrays (B, …).
+  gradient: (params, *samples) → (mean gradient, losses, a tree of (B,)), called n times with B/n
+  samples, which are trees of arrays (B, …).
   """
   if n == 1:
     return gradient
@@ -127,7 +118,7 @@ def in_microbatches(gradient: Callable, n: int) -> Callable:
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     total, losses = jax.lax.scan(add, zeros, parts)
-    return jax.tree.map(lambda g: g / n, total), losses.reshape(-1)
+    return jax.tree.map(lambda g: g / n, total), jax.tree.map(jnp.ravel, losses)
 
   return accumulated
 

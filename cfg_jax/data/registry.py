@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import fields, files
@@ -37,6 +38,18 @@ class Dataset:
   num_classes: int
   num_train: int
   open: Callable[[Path, str], Sequence[dict]]
+  grey: tuple[int, ...] = ()  # the bytes that occur, increasing, where they are not all 256
+
+  @property
+  def level_counts(self) -> tuple[int, ...]:
+    """How many levels its pixels have: of those that occur, or of a byte."""
+    return (len(self.grey), 256) if self.grey else (256,)
+
+  def level_values(self, count: int | None = None) -> np.ndarray:
+    """The values of x at its levels, of `level_counts`, the least by default: float32 (count,)."""
+    count = count or self.level_counts[0]
+    grey = self.grey if count == len(self.grey) else range(256)
+    return np.float32(grey) / 127.5 - 1  # as `batches.to_x`
 
 
 def _on_disk(
@@ -52,10 +65,11 @@ def _digits(data_dir: Path, split: str) -> Sequence[dict]:
 
 
 DATASETS: dict[str, Dataset] = {
-  'digits': Dataset((8, 8, 1), 10, 1797, _digits),
+  'digits': Dataset((8, 8, 1), 10, 1797, _digits, tuple(round(k * 255 / 16) for k in range(17))),
   'mnist': _on_disk('mnist', (28, 28, 1), 10, 60_000),
   'fashion_mnist': _on_disk('fashion_mnist', (28, 28, 1), 10, 60_000),
   'cifar10': _on_disk('cifar10', (32, 32, 3), 10, 50_000),
+  'imagenet32': _on_disk('imagenet32', (32, 32, 3), 1000, 1_281_167),
   'imagenet64': _on_disk('imagenet64', (64, 64, 3), 1000, 1_281_167),
   'imagenet128': _on_disk('imagenet128', (128, 128, 3), 1000, 1_281_167),
   'imagenet256': _on_disk('imagenet256', (256, 256, 3), 1000, 1_281_167),

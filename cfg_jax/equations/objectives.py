@@ -6,10 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cfg_jax.equations import conditioning, diffusion
+from cfg_jax.equations import bound, conditioning, diffusion
 from cfg_jax.equations.conditioning import Cond
 
 EpsFn = Callable[[jax.Array, jax.Array, Cond], jax.Array]
+vlb = bound.vlb  # the other objective: `bound` holds its parts
 
 
 class Noisy(NamedTuple):

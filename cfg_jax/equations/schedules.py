@@ -86,6 +86,12 @@ def listed(
   return np.asarray(lambdas, float)
 
 
+def learned(num_steps: int, lambda_min: float, lambda_max: float) -> jax.Array:
+  """A network's own, from its checkpoint: see `gamma.lambda_grid`. Here it is a name alone."""
+  raise ValueError(f'grid=learned {LEARNED}.')
+
+
+LEARNED = 'is of a network that has learned its schedule, of method vdm: use another grid'
 GRIDS: dict[str, Callable] = {
   'paper': paper,
   'linear': linear,
@@ -166,6 +172,9 @@ def grid_problems(
   **knobs: Any,
 ) -> Iterator[tuple[str, str]]:
   """What is wrong with a grid and its knobs: (field, remedy); nothing if it is a grid."""
+  if grid == 'learned':
+    yield 'grid', LEARNED
+    return
   if grid not in GRIDS:
     yield 'grid', f'is none of {", ".join(GRIDS)}'
     return

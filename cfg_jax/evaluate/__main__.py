@@ -1,16 +1,21 @@
 """samples → metrics: of a run, or of images from anywhere; and the references for either.
 
   python -m cfg_jax.evaluate run --workdir runs/digits/p_uncond=0.1 [--w 0,1 --num_samples 1000]
+  python -m cfg_jax.evaluate held_out --workdir runs/vdm_digits/schedule=network
   python -m cfg_jax.evaluate samples anything.npz --reference VIRTUAL_imagenet64_labeled.npz
   python -m cfg_jax.evaluate reference imagenet64 --out refs/imagenet64_train.npz
+  python -m cfg_jax.evaluate audit --workdir runs/digits/p_uncond=0.1 [--num_samples 500]
 
 run: adds a line to the run's evals.jsonl for every sample set that has none yet. Settings not given
 are the run's own. The word may be left out. Where the Inception weights that the run's config
-wants are not at hand it says so in one line, adds nothing, and ends with exit code 0. A run that
-draws no samples, such as a classifier's, is scored on images that its training has not seen: a line
-in scores.jsonl.
+wants are not at hand it says so in one line, adds nothing, and ends with exit code 0. A run with
+data.held_out is also scored on the images that its training has not seen: a line in scores.jsonl.
+held_out: that alone, and on `validation` or `test` where nothing was held out. A classifier has its
+accuracy, all else bits per dimension, given the class and not, and how well they classify.
 samples: prints one line of JSON for an .npz or a folder of pictures.
 reference: writes the statistics of a data set, or of any images, to be given as --reference.
+audit: what a network's two predictions know of the class, by λ, against ln C, and the band that has
+80 % of it; of so many training images, without samples. A line in audits.jsonl.
 
 --as_adm computes IS, precision and recall as the evaluator of ADM does: see as_adm.py. Of a run, it
 takes samples that `generate --as_adm` has drawn. --extractor=FOLDER is a classifier's run, and
@@ -35,6 +40,7 @@ from cfg_jax.core import command, runtime, steps
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import Checkpoints
 from cfg_jax.core.errors import UserError
+from cfg_jax.evaluate import audit as audit_lib
 from cfg_jax.evaluate import extractors, held_out, make_reference, owners, scoring
 from cfg_jax.evaluate.extractors import EXTRACTORS
 from cfg_jax.evaluate.extractors.weights import NotAtHand
@@ -54,7 +60,7 @@ def run(given: flags.FlagValues) -> None:
     config = config_lib.change(config, [f'evaluate.extractor={given.extractor}'])
   config_lib.check(config, owners.of(config), 1)
   if not methods.draws(config):
-    _score(given, config)
+    held_out_images(given)
     return
   runtime.setup_jax(config.sample.batch_size)
   step = _newest(config.sample, workdir) if given.step is None else given.step
@@ -68,15 +74,20 @@ def run(given: flags.FlagValues) -> None:
       f'python -m cfg_jax.report --workdir {workdir} shows samples and training.',
       file=sys.stderr,
     )
-    return
-  evaluate(config, workdir, step, extractor=extractor, reference_path=given.reference)
+  else:
+    evaluate(config, workdir, step, extractor=extractor, reference_path=given.reference)
+  held_out.score_kept(config, workdir, step)
 
 
-def _score(given: flags.FlagValues, config: ml_collections.ConfigDict) -> None:
-  """Scores a run that draws no samples on held-out images."""
+def held_out_images(given: flags.FlagValues) -> None:
+  """Scores a run, by default its newest checkpoint, on images that its training has not seen."""
+  if not given.workdir:
+    raise UserError('held_out needs --workdir: the run, as cfg_jax.train left it.')
   for flag in ('reference', *_NETWORK):
     if given[flag].present:
-      raise UserError(f'{given.workdir} draws no samples: leave out --{flag}.')
+      raise UserError(f'{given.workdir} is scored without samples: leave out --{flag}.')
+  config = config_of_flags()
+  config_lib.check(config, owners.of(config), 1)
   runtime.setup_jax(held_out.BATCH, channels=config.model.channels)
   print(held_out.told(held_out.score(config, Path(given.workdir), given.step)))
 
@@ -133,6 +144,20 @@ def reference(given: flags.FlagValues, what: str) -> None:
     )
 
 
+def audit(given: flags.FlagValues) -> None:
+  """Audits the two predictions of a run's network, by default at its newest checkpoint."""
+  if not given.workdir:
+    raise UserError('audit needs --workdir: the run, as cfg_jax.train left it.')
+  config = config_of_flags()
+  config_lib.check(config, owners.of(config), 1)
+  if config.method.name != 'classifier_free':
+    what = f'a run of {config.method.name}: audit one of classifier_free'
+    raise UserError(f'{given.workdir} is {what}.')
+  runtime.setup_jax(2 * audit_lib.BATCH, channels=config.model.channels)
+  line = audit_lib.audit(config, Path(given.workdir), given.step, given.num_samples)
+  print(audit_lib.told(line))
+
+
 class Command(NamedTuple):
   """What the first word names."""
 
@@ -147,8 +172,10 @@ _OF_SAMPLES = ('reference', 'num_samples', 'quantisation', 'as_adm', *_NETWORK)
 _OF_REFERENCE = ('out', 'data_dir', 'quantisation', *_NETWORK)
 COMMANDS = {
   'run': Command(run, (), _OF_RUN),
+  'held_out': Command(held_out_images, (), ('workdir', 'step', 'set')),
   'samples': Command(samples, ('PATH',), _OF_SAMPLES),
   'reference': Command(reference, ('NAME_OR_PATH',), _OF_REFERENCE),
+  'audit': Command(audit, (), ('workdir', 'step', 'num_samples', 'set')),
 }
 
 
@@ -156,7 +183,8 @@ def main(argv: list[str]) -> None:
   """The command; without a word, `run`."""
   name, *words = argv[1:] or ['run']
   if name not in COMMANDS:
-    raise UserError(f'{name!r} is no command: use run, samples PATH or reference NAME_OR_PATH.')
+    *others, last = (' '.join([word, *known.words]) for word, known in COMMANDS.items())
+    raise UserError(f'{name!r} is no command: use {", ".join(others)} or {last}.')
   chosen, given = COMMANDS[name], flags.FLAGS
   if len(words) != len(chosen.words):
     takes = ' '.join([name, *chosen.words])
@@ -168,7 +196,7 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-  """The flags of all three, those of `generate` among them."""
+  """The flags of all, those of `generate` among them."""
   define_sample_flags()
   for name in ('workdir', 'step', 'w', 'num_samples', 'set'):
     flags.declare_key_flag(name)  # for --help

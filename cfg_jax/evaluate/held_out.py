@@ -36,6 +36,9 @@ def score(config: ml_collections.ConfigDict, workdir: Path, step: int | None = N
   line = {'version': VERSION, 'run': workdir.resolve().name, 'step': step}
   line |= {'dataset': config.data.name, 'images': name, 'n': len(source), 'seed': SEED}
   line['fingerprint'] = prepared.fingerprint(source)
+  if methods.draws(config):  # some scores are of what is drawn with it
+    line['sampler'] = config.sample.sampler.to_dict()
+  line = json.loads(json.dumps(line))  # as it is read again
   path = workdir / 'scores.jsonl'
   lines = evals.read(path)
   for known in lines:
@@ -44,9 +47,15 @@ def score(config: ml_collections.ConfigDict, workdir: Path, step: int | None = N
   values = _values(config, params, source, mesh, Progress(f'score {line["run"]}', len(source)))
   line['metrics'] = {k: float(np.mean(v)) for k, v in values.items()}
   line['errors'] = {k: float(np.std(v) / math.sqrt(len(v))) for k, v in values.items()}
-  lines.append(json.loads(json.dumps(line)))
+  lines.append(line)
   evals.write(path, lines)
   return line
+
+
+def score_kept(config: ml_collections.ConfigDict, workdir: Path, step: int | None) -> None:
+  """`score`, told on stdout, of a run whose config keeps images out of training, and no other."""
+  if config.data.get('held_out', 0):
+    print(told(score(config, workdir, step)), flush=True)
 
 
 def _values(config, params, source, mesh, progress):

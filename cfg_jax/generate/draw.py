@@ -15,6 +15,7 @@ from cfg_jax.core.checkpoint import restore_params
 from cfg_jax.core.progress import Progress
 from cfg_jax.data import kinds, registry
 from cfg_jax.data.names import class_names, named
+from cfg_jax.equations import samplers
 from cfg_jax.equations.guidance import rules
 from cfg_jax.generate.store import SampleSet, sample_sets
 from cfg_jax.generate.upgrade import upgrade
@@ -52,6 +53,10 @@ def generate(
     total = len(wanted) * len(sets) - len(missing) + len(share)
     _draw(config, workdir, share, params, mesh, total)
   processes.barrier('all is drawn')
+  if config.sample.sampler.name in samplers.PARTICLES and processes.is_first():
+    for sample_set in sets:
+      if sample_set.present(workdir):
+        print(_told(sample_set, sample_set.beside(workdir, 'effective', n)), flush=True)
   complete = indices is None and (missing or not pictures.is_whole(grid_path(sets, workdir)))
   if complete and processes.is_first():
     names = class_names(config.data.name, config.data.dir)
@@ -63,7 +68,7 @@ def _draw(config, workdir, missing, params, mesh, total):
   """Draws and writes the missing (set, index) pairs, in batches that may mix sets."""
   batch_size = images_at_once(config.sample, jax.device_count()) * mesh.size // jax.device_count()
   num_classes = registry.of(config.data).num_classes
-  draw, split = drawing.make_sampler(config, mesh), sharding.batch(mesh)
+  draw, split = drawing.make_sampler(config, mesh, beside=True), sharding.batch(mesh)
   progress = Progress(
     f'generate {Path(workdir).name}',
     total,
@@ -83,9 +88,9 @@ def _draw(config, workdir, missing, params, mesh, total):
 
   last, spent = None, {}  # set → [images, seconds], but for the batch that was compiled
 
-  def finish(batch, c, images):
+  def finish(batch, c, drawn):
     nonlocal last
-    images, first, now = np.asarray(images), 0, time.monotonic()
+    (images, beside), first, now = jax.tree.map(np.asarray, drawn), 0, time.monotonic()
     if last is not None:
       for sample_set, _ in batch:
         of_set = spent.setdefault(sample_set.path, [0, 0.0])
@@ -95,7 +100,9 @@ def _draw(config, workdir, missing, params, mesh, total):
     for stop in range(1, len(batch) + 1):  # one file for each run of consecutive indices of a set
       (before, i), after = batch[stop - 1], batch[stop : stop + 1]
       if after != [(before, i + 1)]:
-        before.write(workdir, batch[first][1], images[first:stop], c[first:stop])
+        rows = slice(first, stop)
+        of_images = {name: x[rows] for name, x in beside.items()}
+        before.write(workdir, batch[first][1], images[rows], c[rows], of_images)
         first = stop
     progress.update(len(batch), f'w={batch[-1][0].w:g}')
 
@@ -117,16 +124,25 @@ def _draw(config, workdir, missing, params, mesh, total):
     files.write_json(Path(workdir) / path / 'speed.json', speed)
 
 
+def _told(sample_set, effective):
+  """The effective sample sizes of a set's images (m, T − 1), in a line."""
+  k = sample_set.settings['sample']['sampler']['particles']
+  return (
+    f'w={sample_set.w:g}: of {k} particles, effective after a step: least {effective.min():.2f}, '
+    f'mean {effective.mean():.2f}; of {len(effective)} images.'
+  )
+
+
 def images_at_once(sample: ml_collections.ConfigDict, num_devices: int) -> int:
   """The size of the batches that all images are drawn in, by one program.
 
   A set is cut into as few equal batches of at most sample.batch_size as can be, so that no more
   images are computed than are asked for, but for a multiple of num_devices: with 512, a set of 16
   takes a batch of 16, and one of 600 two of 300. The size depends on what is asked for, and not on
-  what is missing: what was stopped goes on to the same bits.
+  what is missing: what was stopped goes on to the same bits. Each of K particles counts as one.
   """
   n = sample.num_samples
-  batches = -(-n // sample.batch_size)
+  batches = -(-n // max(1, sample.batch_size // samplers.particles(sample.sampler)))
   return -(-n // (batches * num_devices)) * num_devices
 
 
@@ -140,7 +156,9 @@ def load_params(
   params, sample = methods.abstract_params(config, mesh), config.sample
   memory.check(
     params,
-    images_at_once(sample, jax.device_count()) // jax.process_count(),
+    images_at_once(sample, jax.device_count())
+    * samplers.particles(sample.sampler)
+    // jax.process_count(),
     registry.of(config.data).image_shape,
     config.model.channels,
     f'sample.batch_size={sample.batch_size}',

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,24 @@ class SampleSet:
       found.update(range(int(first), int(stop)))
     return found
 
-  def write(self, workdir: Path, first: int, images: np.ndarray, labels: np.ndarray) -> None:
-    """Writes images first, first + 1, …: uint8 (n, H, W, C), int32 (n,); all of them or none."""
+  def write(
+    self,
+    workdir: Path,
+    first: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+    beside: Mapping[str, np.ndarray] = types.MappingProxyType({}),
+  ) -> None:
+    """Writes images first, first + 1, …: uint8 (n, H, W, C), int32 (n,); all of them or none.
+
+    beside: arrays (n, …) that their sampler tells of each, by names of their own.
+    """
     folder = Path(workdir) / self.path
     if not (folder / 'identity.json').exists():
       files.write_json(folder / 'identity.json', self.settings)
     with files.atomic(folder / f'{first:08d}-{first + len(images):08d}.npz') as file:
       indices = np.arange(first, first + len(images))
-      np.savez_compressed(file, images=images, labels=labels, indices=indices)
+      np.savez_compressed(file, images=images, labels=labels, indices=indices, **beside)
 
   def read(
     self, workdir: Path, n: int, batch_size: int = 500
@@ -70,6 +81,16 @@ class SampleSet:
         yielded += len(images[:batch_size])
     if done < n:
       raise UserError(f'{Path(workdir) / self.path} has {done} of {n} samples: generate the rest.')
+
+  def beside(self, workdir: Path, name: str, n: int) -> np.ndarray:
+    """What the sampler told, by this name, of those of images 0 … n − 1 that are there: (m, …).
+
+    Raises UserError where a file is damaged.
+    """
+    found = [_load(file, 'indices', name) for file in _files(Path(workdir) / self.path)]
+    indices, values = (np.concatenate(parts) for parts in zip(*found))
+    indices, first = np.unique(indices, return_index=True)
+    return values[first[indices < n]]
 
   def _read_files(self, workdir, n):
     """What there is of (images, labels) 0 … n − 1 up to the first gap, a file at a time."""

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 
 from cfg_jax.core.config import Context, Problems
-from cfg_jax.methods import classifier, classifier_free
+from cfg_jax.methods import classifier, classifier_free, vdm
 from cfg_jax.methods.method import Method, Request
 
 __all__ = ['METHODS', 'Method', 'Request', 'abstract_params', 'make', 'problems']
@@ -15,6 +15,7 @@ __all__ = ['METHODS', 'Method', 'Request', 'abstract_params', 'make', 'problems'
 METHODS: dict[str, ModuleType] = {
   'classifier_free': classifier_free,
   'classifier': classifier,
+  'vdm': vdm,
 }
 
 
@@ -30,7 +31,18 @@ def abstract_params(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) 
 
 def network(config: ml_collections.ConfigDict) -> ModuleType:
   """The file of nets/ whose network the config's section `model` is of."""
-  return METHODS[config.method.name].NETWORK
+  return network_of(METHODS[config.method.name], config)
+
+
+def network_of(method: ModuleType, config: ml_collections.ConfigDict) -> ModuleType:
+  """The file of nets/ that a method's file has, the only one or by the config."""
+  return method.NETWORK if hasattr(method, 'NETWORK') else method.network(config)
+
+
+def learns_grid(config: ml_collections.ConfigDict) -> bool:
+  """Whether sample.sampler.grid may be `learned`: the method has a schedule of its own."""
+  method = config.get('method')
+  return getattr(METHODS.get(method and method.get('name')), 'LEARNS_GRID', False)
 
 
 def draws(config: ml_collections.ConfigDict) -> bool:
@@ -43,7 +55,7 @@ def model_problems(model: ml_collections.ConfigDict, context: Context) -> Proble
   """What is wrong with the config's section `model`: (field, remedy)."""
   method = context.config.get('method')
   named = METHODS.get(method and method.get('name'), classifier_free)
-  yield from named.NETWORK.problems(model, context)
+  yield from network_of(named, context.config).problems(model, context)
 
 
 def problems(method: ml_collections.ConfigDict, context: Context) -> Problems:

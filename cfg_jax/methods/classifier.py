@@ -14,7 +14,7 @@ from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
-from cfg_jax.core.update import advance, descent, make_optimizer
+from cfg_jax.core.update import descent, make_optimizer
 from cfg_jax.equations import conditioning, diffusion, objectives, schedules
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import encoder
@@ -31,12 +31,12 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   Randomness is as for `classifier_free.make`.
   """
   network, method = encoder.of(config), config.method
-  apply, optimizer = encoder.apply_fn(network), make_optimizer(config.train)
+  apply, optimizers = encoder.apply_fn(network), {'network': make_optimizer(config.train)}
   ends = ends_of(config)
 
   def init(seed):
     params = {'network': encoder.create_params(network, seed)}
-    return train_state.create(params, {'network': optimizer})
+    return train_state.create(params, optimizers)
 
   def draw_noisy(key, batch):
     k_lam, k_eps = jax.random.split(key)
@@ -57,16 +57,16 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     return objectives.Noisy(diffusion.diffuse(batch.x, eps, lam), lam, batch.cond, eps)
 
   def losses(params, noisy, keys):
-    logits, _ = apply(params, noisy.z, noisy.lam, keys if network.dropout else None)
+    logits, _ = apply(params['network'], noisy.z, noisy.lam, keys if network.dropout else None)
     return objectives.cross_entropies(logits, noisy.cond)
 
-  descend = descent(losses, optimizer, config.train.microbatches, mesh)
+  descend = descent(losses, optimizers, config.train, mesh)
 
   def step(state, batch):
     k_noise, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
     noisy = draw_noisy(k_noise, batch)
     keys = jax.random.split(k_net, len(batch.x))
-    state, each, metrics = advance(state, descend, noisy, keys, ema_decay=config.train.ema_decay)
+    state, each, metrics = descend(state, noisy, keys)
     if method.noised:
       metrics |= by_quarter(each, noisy.lam, *ends)
     return state, metrics
@@ -74,7 +74,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def loss(params, batch, key):
     k_noise, k_net = jax.random.split(key)
     keys = jax.random.split(k_net, len(batch.x))
-    return jnp.mean(losses(params['network'], draw_noisy(k_noise, batch), keys))
+    return jnp.mean(losses(params, draw_noisy(k_noise, batch), keys))
 
   def right(params, noisy):
     """Whether the class is the likeliest (B,), and among the five likeliest (B,), as numbers."""

@@ -10,11 +10,10 @@ from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import Field
-from cfg_jax.core.update import advance, descent, make_optimizer
-from cfg_jax.equations import guidance, objectives, samplers
-from cfg_jax.equations.guidance.pairs import PAIRS
-from cfg_jax.equations.guidance.rules import RULES
-from cfg_jax.methods import guides
+from cfg_jax.core.update import descent, make_optimizer
+from cfg_jax.data import registry
+from cfg_jax.equations import objectives, samplers
+from cfg_jax.methods import likelihood, sampling
 from cfg_jax.methods.method import Method, by_quarter
 from cfg_jax.nets import unet
 
@@ -30,49 +29,49 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   train.microbatches change any sample's λ, ε, condition or dropped units.
   """
   network = unet.of(config)
-  apply, optimizer = unet.apply_fn(network), make_optimizer(config.train)
+  apply, optimizers = unet.apply_fn(network), {'network': make_optimizer(config.train)}
   ends = dict(config.diffusion)  # lambda_min, lambda_max
 
   def init(seed):
-    return train_state.create(
-      {'network': unet.create_params(network, seed)}, {'network': optimizer}
-    )
+    return train_state.create({'network': unet.create_params(network, seed)}, optimizers)
 
   def losses(params, noisy, keys):
-    eps_fn = functools.partial(apply, params, keys=keys if network.dropout else None)
+    eps_fn = functools.partial(apply, params['network'], keys=keys if network.dropout else None)
     return objectives.losses(eps_fn, noisy)
 
   def draw_noisy(key, batch):
     return objectives.draw(key, batch.x, batch.cond, p_uncond=config.method.p_uncond, **ends)
 
-  descend = descent(losses, optimizer, config.train.microbatches, mesh)
+  descend = descent(losses, optimizers, config.train, mesh)
 
   def step(state, batch):  # Algorithm 1
     k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
     noisy = draw_noisy(k_loss, batch)
     keys = jax.random.split(k_net, len(batch.x))
-    state, each, metrics = advance(state, descend, noisy, keys, ema_decay=config.train.ema_decay)
+    state, each, metrics = descend(state, noisy, keys)
     metrics |= by_quarter(each, noisy.lam, **ends)
     return state, metrics
 
   def loss(params, batch, key):
     k_loss, k_net = jax.random.split(key)
     keys = jax.random.split(k_net, len(batch.x))
-    return jnp.mean(losses(params['network'], draw_noisy(k_loss, batch), keys))
+    return jnp.mean(losses(params, draw_noisy(k_loss, batch), keys))
 
   def draw(params, request):  # Algorithm 2
     eps_fn = functools.partial(apply, params['network'])
-    sampler, rule = config.sample.sampler, config.sample.guidance
-    pair = PAIRS[rule.pair](eps_fn, request.cond, *guides.given(config, params, request.cond))
-    return samplers.sample_model(
-      guidance.guide(pair, RULES[rule.rule], **request.knobs),
-      request.keys,
-      network.image_shape,
-      samplers.grid_of(sampler, **ends),
-      **samplers.settings_of(sampler),
-    )
+    lam = samplers.grid_of(config.sample.sampler, **ends)
+    return sampling.draw(config, eps_fn, params, request, network.image_shape, lam)
 
-  return Method(init, loss, step, draw)
+  def score(params, batch, keys):
+    measures = {
+      '': likelihood.of_ends(**ends),
+      '_T': likelihood.of_grid(samplers.grid_of(config.sample.sampler, **ends)),
+    }
+    eps_fn, dataset = functools.partial(apply, params['network']), registry.of(config.data)
+    given = dataset.level_values(), measures, config.method.p_uncond, dataset.num_classes
+    return likelihood.scores(eps_fn, batch, keys, *given)
+
+  return Method(init, loss, step, draw, score)
 
 
 FIELDS = {

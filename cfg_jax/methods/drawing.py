@@ -15,7 +15,7 @@ from cfg_jax.core.fields import Field
 from cfg_jax.data import kinds, registry
 from cfg_jax.equations import conditioning, samplers
 from cfg_jax.equations.guidance import pairs, rules
-from cfg_jax.methods import guides, make
+from cfg_jax.methods import guides, learns_grid, make
 from cfg_jax.methods.method import Request
 
 config_lib.FIT['sample.sampler'] = samplers.fitted  # --set sample.sampler.name=ddim
@@ -37,19 +37,23 @@ def quantisation_of(sample: ml_collections.ConfigDict) -> str:
   return sample.get('quantisation', 'round')
 
 
-def make_sampler(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Callable:
+def make_sampler(
+  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, beside: bool = False
+) -> Callable:
   """The jitted sampler (params, indices, value, knobs, seed) → uint8 (B, H, W, C), all traced.
 
   params: of the players, see `TrainState`; indices: int32 (B,), which samples; value: their
   conditions; knobs: the guidance rule's, float32 (B,) each; seed: uint32, of their noise. One
-  compiled program serves every w and seed; where all w are 0 it skips the ∅ half.
+  compiled program serves every w and seed; where all w are 0 it skips the ∅ half. beside: return
+  (images, what is recorded beside them) instead, see `Drawn`.
   """
   method, quantisation = make(config, mesh), quantisation_of(config.sample)
 
   def draw(params, indices, value, knobs, seed):
     keys = sample_keys(seed, indices)
-    x = method.draw(params, Request(keys, conditioning.given(value), knobs))
-    return to_uint8(x, quantisation)
+    drawn = method.draw(params, Request(keys, conditioning.given(value), knobs))
+    images = to_uint8(drawn.x, quantisation)
+    return (images, drawn.beside) if beside else images
 
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
   return jax.jit(
@@ -116,7 +120,8 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
       yield 'batch_size', remedy
   if quantisation_of(sample) not in ('round', 'truncate'):
     yield 'quantisation', "must be 'round' or 'truncate'"
-  for field, remedy in samplers.problems(sample.sampler, context.config.get('diffusion')):
+  ends, learns = context.config.get('diffusion'), learns_grid(context.config)
+  for field, remedy in samplers.problems(sample.sampler, ends, learns):
     yield f'sampler.{field}', remedy
   if sample.guidance.get('pair') not in pairs.PAIRS:
     yield 'guidance.pair', f'is none of {", ".join(pairs.PAIRS)}'
@@ -129,6 +134,13 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
     sample.sampler.get('name') == 'ddpm_shifted'
   ):
     yield 'guidance.rule', "and the solver: 'mean_shift' and 'ddpm_shifted' go together, or neither"
+  if sample.sampler.get('name') in samplers.PARTICLES:
+    if sample.guidance.get('rule') not in ('classifier_free', 'mean_shift'):
+      yield 'guidance.rule', "is weighted by no particles: with 'smc', use 'classifier_free'"
+    k, at_once = sample.sampler.get('particles'), sample.get('batch_size')
+    if type(k) is type(at_once) is int and k > at_once:
+      remedy = f'must be at most sample.batch_size={at_once}: those of an image are drawn at once'
+      yield 'sampler.particles', remedy
   dataset = registry.find(context.config.data)
   if (
     dataset is not None

@@ -19,13 +19,20 @@ class Request(NamedTuple):
   knobs: dict[str, jax.Array]  # of the guidance rule, (B,) each
 
 
+class Drawn(NamedTuple):
+  """What was drawn."""
+
+  x: jax.Array  # (B, …) in [−1, 1]
+  beside: dict[str, jax.Array]  # (B, …) each, what is recorded beside the images
+
+
 class Method(NamedTuple):
   """A trained thing, as pure functions; `make` of its file gives one for a config."""
 
   init: Callable[[int], TrainState]  # of the seed; trace it under jit to place the state
   loss: Callable[[dict, Batch, jax.Array], jax.Array]  # (params, batch, key): what is descended
   step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]
-  draw: Callable[[dict, Request], jax.Array] | None  # (params, request) → x (B, …) in [−1, 1]
+  draw: Callable[[dict, Request], Drawn] | None  # (params, request)
   # (params, batch, keys (B,)) → numbers for each of the images (B,), which training has not seen
   score: Callable[[dict, Batch, jax.Array], dict[str, jax.Array]] | None = None
 

@@ -116,15 +116,16 @@ class Stage(nnx.Module):
     return x if self.last is None else self.last(x, emb, keys_last)
 
 
-def way_down(config, rngs) -> tuple[nnx.Conv, list[Stage], list[int]]:
+def way_down(config, rngs, features: int = 1) -> tuple[nnx.Conv, list[Stage], list[int]]:
   """The first convolution, the stages from the image to its smallest, and the width after each.
 
   At every level config.num_blocks residual blocks, each with attention where the level has it, and
-  but for the last level a block that halves. The U-Net meets the widths on its way up.
+  but for the last level a block that halves. The U-Net meets the widths on its way up. features:
+  how many channels come in for each of the image's.
   """
   c_emb, widths = 4 * config.channels, [config.channels * mult for mult in config.channel_mults]
   c, r = widths[0], config.image_shape[0]
-  conv_in = convolution(config, rngs)(config.image_shape[2], c, 3)
+  conv_in = convolution(config, rngs)(features * config.image_shape[2], c, 3)
   stages, after = [], [c]
   for level, width in enumerate(widths):
     for _ in range(config.num_blocks):

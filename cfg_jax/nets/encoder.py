@@ -194,5 +194,7 @@ def problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `model`: (field, remedy)."""
   common = {k: v for k, v in model.items() if k != 'pool'}
   yield from unet.problems(ml_collections.ConfigDict(common), context)
+  if 'fourier' in model:
+    yield 'fourier', 'is no field of a classifier: leave it out'
   if model.get('pool', 'attention') not in HEADS:
     yield 'pool', f'is none of {", ".join(HEADS)}'

@@ -42,7 +42,7 @@ from cfg_jax.nets.blocks import (
   split_keys,
   way_down,
 )
-from cfg_jax.nets.embed import EMBEDDINGS, embed_lambda
+from cfg_jax.nets.embed import EMBEDDINGS, EXPONENTS, embed_lambda, fourier_features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,7 @@ class UNetConfig:
   dtype: str  # of convolutions and attention; parameters, norms, softmax, embeddings are float32
   remat: bool  # recompute each block in the backward pass instead of storing its insides
   lambda_embedding: str = 'arctan'  # or, for ADM's published networks, another of `embedding`
+  fourier: tuple[int, ...] = ()  # n of VDM's Fourier features of z, (7, 8) there; () has none
 
 
 class UNet(nnx.Module):
@@ -83,7 +84,7 @@ class UNet(nnx.Module):
     self.lambda_out = nnx.Linear(c_emb, c_emb, rngs=rngs)
     self.class_emb = nnx.Embed(config.num_classes + 1, c_emb, rngs=rngs)
 
-    self.conv_in, down, skips = way_down(config, rngs)
+    self.conv_in, down, skips = way_down(config, rngs, 1 + 2 * len(config.fourier))
     c = skips[-1]
     widths = [config.channels * mult for mult in config.channel_mults]
     r = config.image_shape[0] >> (len(widths) - 1)
@@ -125,7 +126,7 @@ class UNet(nnx.Module):
     emb = self.lambda_in(embed_lambda(lam, config.channels, config.lambda_embedding))
     row = jnp.where(cond.given, cond.value, config.num_classes)  # the last row is ∅'s
     emb = self.lambda_out(nnx.silu(emb)) + self.class_emb(row)
-    h = self.conv_in(z.astype(config.dtype))
+    h = self.conv_in(fourier_features(z, config.fourier).astype(config.dtype))
     skips = [h]
     for stage in self.down:
       h = run(stage, h, emb, next(keys))
@@ -180,6 +181,7 @@ FIELDS = {
   'dtype': Field(str),
   'remat': Field(bool),
   'lambda_embedding': Field(str, may_lack=True),
+  'fourier': EXPONENTS._replace(may_lack=True),
 }
 
 

@@ -31,14 +31,15 @@ def parameters(config: ml_collections.ConfigDict) -> dict[str, int]:
   """The number of parameters of each part of the network, in the order of the computation."""
   network, params = methods.network(config).of(config), _abstract_params(config)['network']
   size = {name: _size(part) for name, part in params.items()}
-  last = len(network.channel_mults) - 1
+  mults = getattr(network, 'channel_mults', (1,))  # VDM's network has one resolution
+  last = len(mults) - 1
   levels = {way: {} for way in ('down', 'up') if way in params}
   for way in levels:
     for i, stage in params[way].items():
       n = int(i) // (network.num_blocks + 1)  # a level's stages: its blocks, and one that halves
       level = n if way == 'down' else last - n
       height, width = (side >> level for side in network.image_shape[:2])
-      name = f'{way}, {height}×{width}, {network.channels * network.channel_mults[level]} channels'
+      name = f'{way}, {height}×{width}, {network.channels * mults[level]} channels'
       levels[way][name] = levels[way].get(name, 0) + _size(stage)
   parts = {'embedding of λ': size['lambda_in'] + size['lambda_out']}
   if 'class_emb' in size:
@@ -178,7 +179,8 @@ def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
   guidance, ends = config.sample.guidance, config.diffusion
   lam = samplers.visited(config.sample.sampler, ends.lambda_min, ends.lambda_max)
   knobs = rules.knobs_of(guidance) | {'w': w}
-  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam)
+  both = config.sample.sampler.name in samplers.PARTICLES
+  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam, both)
   return network + gradients * (guide_calls(config) if gradients else 0)
 
 

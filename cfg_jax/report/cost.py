@@ -83,13 +83,14 @@ def _calls(settings: dict) -> float:
     return {k.removeprefix(start): v for k, v in settings.items() if k.startswith(start)}
 
   sampler = {k: v for k, v in section('sampler').items() if v is not None}
-  if sampler.get('name') not in samplers.SOLVERS:
+  if sampler.get('name') not in samplers.NAMES:
     return np.nan
   guidance = {k: v for k, v in section('guidance').items() if v is not None}
   ends = (settings.get(f'diffusion.lambda_{end}') for end in ('min', 'max'))
   lam = samplers.visited(sampler, *(e if e is not None else d for e, d in zip(ends, (-20.0, 20.0))))
   knobs = rules.knobs_of(guidance)
-  network, _ = pairs.calls_along(guidance['pair'], guidance['rule'], knobs, lam)
+  both = sampler['name'] in samplers.PARTICLES
+  network, _ = pairs.calls_along(guidance['pair'], guidance['rule'], knobs, lam, both)
   return network
 
 

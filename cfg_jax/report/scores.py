@@ -1,4 +1,4 @@
-"""scores.jsonl: what runs that draw no samples, such as classifiers, make of held-out images."""
+"""scores.jsonl: what runs make of held-out images: how often right, or in how many bits."""
 
 import math
 import re
@@ -14,9 +14,14 @@ QUARTER = ' in quarter {} of λ'
 
 
 def name_of(field: str) -> str:
-  """A field's name for a reader: `top_1_quarter_4` is 'top-1 in quarter 4 of λ'."""
+  """A field's name for a reader: `top_1_quarter_4` is 'top-1 in quarter 4 of λ'.
+
+  `bits_per_dim_T_null` is 'bits per dim, T steps, without class'.
+  """
   name, _, quarter = field.partition('_quarter_')
-  return re.sub(r'_(?=\d)', '-', name) + (QUARTER.format(quarter) if quarter else '')
+  name = name.replace('_T', ', T steps').replace('_null', ', without class')
+  name = re.sub(r'_(?=\d)', '-', name).replace('_', ' ')
+  return name + (QUARTER.format(quarter) if quarter else '')
 
 
 def table(runs: Mapping[str, Path]) -> dict | None:

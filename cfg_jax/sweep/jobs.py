@@ -15,6 +15,7 @@ import submitit
 
 from cfg_jax.core import failures, processes, runtime
 from cfg_jax.core.locks import claim
+from cfg_jax.evaluate import held_out
 from cfg_jax.evaluate.extractors.weights import NotAtHand
 from cfg_jax.evaluate.runs import evaluate
 from cfg_jax.generate.draw import generate
@@ -139,6 +140,7 @@ class Job:
           evaluate(sampling.config, folder, sampling.step)
         except NotAtHand as error:
           missing = error
+      held_out.score_kept(sampling.config, folder, sampling.step)
       if missing:  # all is drawn, and the report shows it
         raise missing
 

@@ -44,14 +44,16 @@ def launch(workdir: Path, runs: list[Run], cluster: Local | Slurm) -> list[str]:
   todo = left()
   while True:
     now = time.monotonic()
-    seen |= dict.fromkeys(cluster.running(todo), now)
+    running = cluster.running(todo)
+    seen |= dict.fromkeys(running, now)
     todo = left()  # in this order: what ended in between has left its results
     live = {j.name for j in todo if now - seen.get(j.name, -math.inf) <= cluster.grace_seconds}
     waiting = [j for j in todo if j.name not in tried | live and not j.failure.exists()]
     if new := waiting[: max(0, cluster.limit - len(live))]:
       logs = workdir / 'jobs' / f'{time.strftime("%Y%m%d-%H%M%S")}-{os.getpid()}-{len(tried)}'
       records.record(workdir, new, cluster.submit(new, logs), logs, cluster.name)
-      live |= {job.name for job in new}
+      started = {job.name for job in new}
+      running, live = running | started, live | started
       seen |= dict.fromkeys(live, now)
     tried |= live
     shown.show([(run.name, found[run.name], _state(run, found, todo, live, tried)) for run in runs])
@@ -61,10 +63,15 @@ def launch(workdir: Path, runs: list[Run], cluster: Local | Slurm) -> list[str]:
       reported = done
     if not live:
       return [job.name for job in todo]
-    # Of thousands of cells a look takes a second: it never takes more than a twentieth of a core.
-    until = now + max(cluster.poll_seconds, 20 * (time.monotonic() - now))
-    while not signals and time.monotonic() < until:
+    # Of thousands of cells a look takes a second: it never takes more than a twentieth of a core,
+    # but for one as soon as a job has ended.
+    next_poll, until = time.monotonic(), now + 20 * (time.monotonic() - now)
+    while not signals:
       time.sleep(0.1)
+      if time.monotonic() >= next_poll + cluster.poll_seconds:
+        next_poll = time.monotonic()
+        if next_poll >= until or running - cluster.running(todo):
+          break
     if signals:
       signal.signal(signals[0], signal.SIG_DFL)  # told again, the launcher goes at once
       words = 'started again with the same command, the sweep goes on.'

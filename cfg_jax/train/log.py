@@ -1,5 +1,6 @@
 """What a long run tells of itself: metrics and pictures."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-import tensorboardX
 
 from cfg_jax.core import files, pictures, processes, sharding
 from cfg_jax.core.errors import UserError
@@ -30,7 +30,8 @@ class Log:
 
   def __init__(self, workdir: Path, step: int, batch_size: int, peak_images_per_s: float | None):
     """Goes on after `step`: what an interrupted process logged beyond it is dropped."""
-    self._file = self._board = None
+    self._file, self._step = None, step
+    self._folder = Path(workdir) / 'tensorboard'
     if processes.is_first():
       path = Path(workdir) / 'metrics.jsonl'
       lines, damaged = files.read_log(path)
@@ -42,9 +43,14 @@ class Log:
       kept = [line for line, n in zip(lines, steps) if isinstance(n, int) and n <= step]
       files.write_text(path, files.json_lines(kept))
       self._file = path.open('a')
-      self._board = tensorboardX.SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=step)
     self._batch_size, self._peak, self.note = batch_size, peak_images_per_s, ''
     self._start_over()
+
+  @functools.cached_property
+  def _board(self):
+    import tensorboardX  # here, not before the first step: seconds, where PyTorch is installed
+
+    return tensorboardX.SummaryWriter(str(self._folder), purge_step=self._step)
 
   def _start_over(self):
     self._total, self._count = None, 0
@@ -95,13 +101,14 @@ class Log:
 
   def picture(self, name: str, step: int, image: np.ndarray) -> None:
     """Shows an image, uint8 (H, W, C), in TensorBoard."""
-    if self._board:
+    if self._file:
       self._board.add_image(name, image, step, dataformats='HWC')
 
   def close(self) -> None:
     """Closes both files."""
     if self._file:
       self._file.close()
+    if '_board' in self.__dict__:  # once something was written
       self._board.close()
 
 

@@ -10,7 +10,7 @@ import ml_collections
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import locks, memory, processes, sharding
+from cfg_jax.core import locks, memory, processes, runtime, sharding
 from cfg_jax.core import state as train_state
 from cfg_jax.core.checkpoint import Checkpoints, check_path
 from cfg_jax.core.errors import UserError
@@ -58,7 +58,9 @@ def train(
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(sharding.abstract(abstract, placed))
     if restored is None:
-      state, position = jax.jit(create, out_shardings=placed)(), 0
+      options = runtime.options_of_what_runs_once()
+      state = jax.jit(create, out_shardings=placed, compiler_options=options)()
+      position = 0
     else:
       state, extra = restored
       position = extra['position']

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from cfg_jax.core import runtime
+
 
 class ProfileSignal:
   """While entered, SIGUSR1 has the next ten steps traced by `jax.profiler`, for TensorBoard.
@@ -43,6 +45,8 @@ class ProfileSignal:
     jax.block_until_ready(state)
     jax.profiler.stop_trace()
     print(f'Profiled {self.NUM_STEPS} steps: tensorboard --logdir {self._folder}', flush=True)
+    found, all_ = runtime.programs['from the cache'], runtime.programs['asked for']
+    print(f'{found} of {all_} compiled programs came from the cache.', flush=True)
 
   def __exit__(self, *error):
     """Gives the signal back, and ends a trace that is on."""

@@ -40,6 +40,18 @@ def test_bad_sections_are_one_line(changes, field, remedy):
   assert found == field and '\n' not in text and re.search(remedy, text), text
 
 
+def test_a_learned_grid_is_of_a_network_that_has_one():
+  section = samplers.fitted({'name': 'ddim', 'grid': 'learned', 'num_steps': 5, 'clip_x': True})
+  ends = {'lambda_min': -5.0, 'lambda_max': 13.0}
+  assert not list(samplers.problems(section, ends, True))
+  assert [field for field, _ in samplers.problems(section, ends)] == ['grid']
+  few = [field for field, _ in samplers.problems(section | {'num_steps': 1}, ends, True)]
+  assert few == ['num_steps']
+  np.testing.assert_allclose(samplers.visited(section, **ends), np.linspace(-5, 13, 5))
+  with pytest.raises(ValueError, match='grid=.learned. is of a network that has learned'):
+    samplers.lambda_grid(5, 'learned')
+
+
 def test_no_two_knobs_of_one_section_have_one_name():
   """Fields of `sample.sampler` go to the grid or the solver by name alone."""
   for solver in samplers.SOLVERS.values():

@@ -129,3 +129,21 @@ def test_figure_2s_tilt(w):
   assert mean == pytest.approx(exact_mean, rel=within[0])
   assert std == pytest.approx(exact_std, rel=within[1])
   assert 0 < found.effective < figure2.PARTICLES
+
+
+def test_log_ratio_is_the_posterior():
+  """log p(c|x)/p(c) of Figure 2's mixture, whatever w; its error falls as 1/√T."""
+  n, c = 600, np.arange(600) % 3
+  draw = jax.jit(
+    lambda lam, w: smc.draw(of_figure2(c, 1), keys_of(np.arange(n)), (2,), lam, w, particles=1, v=0)
+  )
+  errors = {}
+  for w, steps in ((0.0, 200), (0.0, 800), (1.0, 200)):
+    found = draw(samplers.lambda_grid(steps, 'uniform', -10.0, 10.0), w)
+    x, log_ratio = np.asarray(found.x)[:, 0], np.asarray(found.log_ratio)[:, 0, -1]
+    log_p = -np.sum((x - figure2.MEANS[:, None]) ** 2, axis=-1) / 2
+    exact = (log_p - np.logaddexp.reduce(log_p, axis=0))[c, np.arange(n)] + np.log(3)
+    errors[w, steps] = np.sqrt(np.mean((log_ratio - exact) ** 2))
+    assert np.std(exact) > 0.1
+  assert errors[0.0, 200] < 0.1 and errors[1.0, 200] < 0.1, errors
+  assert errors[0.0, 200] / errors[0.0, 800] == pytest.approx(2, rel=0.2), errors

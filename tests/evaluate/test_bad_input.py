@@ -176,7 +176,10 @@ BAD_INPUT = {
     lambda folder, _: [*of_samples(folder), '--extractor=vgg'],
     '--extractor=vgg is none of digits, inception; name one of your own',
   ),
-  'no command': (lambda *_: ['sample', 'x'], "'sample' is no command: use run, samples PATH or"),
+  'no command': (
+    lambda *_: ['sample', 'x'],
+    "'sample' is no command: use run, held_out, samples PATH,",
+  ),
   'no path': (lambda *_: ['samples'], 'samples: what it takes is samples PATH'),
   'words left over': (lambda *_: ['run', 'x'], 'run x: what it takes is run, and flags'),
   'no workdir': (lambda *_: ['--num_samples=10'], 'run needs --workdir'),

@@ -119,8 +119,8 @@ def test_the_batch_is_no_larger_than_what_is_asked_for(tiny, run_of_a_few_steps,
   sizes = []
   make = draw.drawing.make_sampler
 
-  def counted(*args):
-    sampler = make(*args)
+  def counted(*args, **beside):
+    sampler = make(*args, **beside)
 
     def count(params, indices, *rest):
       sizes.append(len(indices))

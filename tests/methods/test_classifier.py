@@ -154,7 +154,7 @@ def test_what_a_run_without_samples_cannot_do_is_one_line(config, run, call):
   done = call(generate, '--workdir', str(run))
   assert done.returncode and 'is a run of classifier, which draws no samples' in done.stderr
   done = call(evaluate, '--workdir', str(run), '--reference', 'x.npz')
-  assert done.returncode and 'draws no samples: leave out --reference' in done.stderr
+  assert done.returncode and 'is scored without samples: leave out --reference' in done.stderr
   nothing = config_lib.change(config, ['data.held_out=0'])
   with pytest.raises(UserError, match='nothing is kept out of training. Train with --set data.hel'):
     registry.open_held_out(nothing.data)

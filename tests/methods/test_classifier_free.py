@@ -90,3 +90,22 @@ def test_each_step_draws_anew_and_drops_out_where_asked(tiny, monkeypatch, dropo
     losses.append(float(metrics['loss'].total))
   assert losses[0] == losses[2] != losses[1]
   assert losses[0] == pytest.approx(1e4 if dropout else 1, rel=0.2)  # mean of ε², and of the key's
+
+
+@pytest.mark.parametrize(('p_uncond', 'lacks'), [(0.1, ''), (0.0, 'null'), (1.0, 'accuracy')])
+def test_its_scores_are_bits_per_dimension_by_the_bound_and_by_its_grid(tiny, p_uncond, lacks):
+  tiny.method.p_uncond = p_uncond
+  method = methods.make(tiny, sharding.data_mesh())
+  params = jax.eval_shape(lambda: method.init(0)).params
+  x, keys = (
+    jax.ShapeDtypeStruct((6, 8, 8, 1), jnp.float32),
+    jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 6)),
+  )
+  cond = jax.eval_shape(lambda: conditioning.given(jnp.zeros(6, jnp.int32)))
+  found = jax.eval_shape(method.score, params, Batch(x, cond), keys)
+  names = {f'bits_per_dim{end}' for end in ('', '_T', '_null', '_T_null')} | {'accuracy'}
+  names |= {'prior', 'reconstruction', 'diffusion'}
+  if p_uncond == 1:
+    names -= {'bits_per_dim', 'bits_per_dim_T'}
+  assert found.keys() == {name for name in names if not lacks or lacks not in name}
+  assert {value.shape for value in found.values()} == {(6,)}

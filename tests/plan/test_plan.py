@@ -83,6 +83,13 @@ def test_kept_bytes_of_attention_are_those_of_jaxs_own():
   assert kept(cpu.attend) == kept(jax.nn.dot_product_attention) + 4  # the branch's number
 
 
+def test_parameters_of_vdms_network():
+  """Which has no levels, and a schedule beside it."""
+  parts = cost.parameters(load_config('vdm_digits'))
+  assert sum(parts.values()) == 748_993
+  assert {'down, 8×8, 48 channels', 'middle', 'up, 8×8, 48 channels'} <= parts.keys()
+
+
 def test_parameters_of_adm_64():
   parts = cost.parameters(load_config('imagenet64'))
   assert sum(parts.values()) == 295_900_035

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cfg_jax import methods
-from cfg_jax.core import pictures, sharding
+from cfg_jax.core import pictures, runtime, sharding
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.state import Mean
 from cfg_jax.methods import drawing
@@ -155,7 +155,7 @@ def test_grids_are_shown_every_so_many_steps(tiny, tmp_path, monkeypatch):
   assert (shown[0][2] != shown[1][2]).any()
 
 
-def test_the_signal_has_ten_steps_traced(tmp_path):
+def test_the_signal_has_ten_steps_traced(tmp_path, capsys):
   step = jax.jit(lambda x: x + 1)
   x, traced = jnp.zeros(3), []
   before = signal.getsignal(signal.SIGUSR1)
@@ -169,3 +169,5 @@ def test_the_signal_has_ten_steps_traced(tmp_path):
   assert traced == [4 <= i < 14 for i in range(20)]
   assert list(tmp_path.glob('tensorboard/plugins/profile/*/*.xplane.pb'))
   assert signal.getsignal(signal.SIGUSR1) == before
+  asked, found = runtime.programs['asked for'], runtime.programs['from the cache']
+  assert f'{found} of {asked} compiled programs came from the cache.' in capsys.readouterr().out

@@ -154,12 +154,15 @@ def calls(pair: str, alone: bool) -> tuple[int, int]:
   return 1, 0 if alone and pair == 'classifier' else 1
 
 
-def calls_along(pair: str, rule: str, knobs: Mapping[str, Any], lam: np.ndarray) -> tuple[int, int]:
+def calls_along(
+  pair: str, rule: str, knobs: Mapping[str, Any], lam: np.ndarray, both: bool = False
+) -> tuple[int, int]:
   """`calls` of an image, added up over the λ of its sampler's calls, see `samplers.visited`.
 
-  pair, rule: by name; knobs: the rule's, one number each. `adaptive` counts as if it never agreed.
+  pair, rule: by name; knobs: the rule's, one number each; both: whether two predictions are always
+  made, as for particles. `adaptive` counts as if it never agreed.
   """
-  alone = rules.alone(rules.RULES[rule], lam, np.zeros((len(lam), 1)), knobs)
+  alone = False if both else rules.alone(rules.RULES[rule], lam, np.zeros((len(lam), 1)), knobs)
   of_steps = [calls(pair, bool(x)) for x in np.broadcast_to(alone, lam.shape)]
   return tuple(map(sum, zip(*of_steps)))
 

@@ -5,8 +5,11 @@ is weighted by p(path|c)^{1+w} p(path)^{−w} over its own density, all three of
 Gaussian transitions: as many network calls as guidance has. For small steps that is
 d log W = ½ w (1 + w) ‖ε(z, c) − ε(z)‖² dλ, as in Feynman-Kac correctors (Skreta et al. 2025,
 2503.02819).
+
+On the way log p(c|z)/p(c), what the path so far says of the condition, costs nothing.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +17,7 @@ import jax.numpy as jnp
 
 from cfg_jax.equations import diffusion
 from cfg_jax.equations.guidance.classifier_free import guided_eps
-from cfg_jax.equations.guidance.pairs import Pair
+from cfg_jax.equations.samplers.clip import clip
 
 PARTICLES, RESAMPLING, PICK = 2**30, 2**29, 2**28  # what keys are folded with, beside steps
 
@@ -26,28 +29,35 @@ class Particles(NamedTuple):
   log_weights: jax.Array  # (B, K), of which the exponentials have mean 1
   log_evidence: jax.Array  # (B,), of ∫ p(x|c)^{1+w} p(x)^{−w} dx = exp(w D_{1+w}), an estimate
   effective: jax.Array  # (B, T − 1), the effective sample size of K after each step
+  log_ratio: jax.Array  # (B, K, T − 1), log p(c|z)/p(c) by the path of each up to after each step
 
 
 def draw(
-  pair: Pair,
+  pair: Callable,
   keys: jax.Array,
   shape: tuple[int, ...],
   lam: jax.Array,
-  *,
   w: float | jax.Array,
-  particles: int,
-  v: float | jax.Array = 0.0,
   clip_x: bool = False,
+  quantile: float = 0.0,
+  *,
+  particles: int = 16,
+  v: float | jax.Array = 0.3,
   resample_below: float = 0.5,
 ) -> Particles:
   """Algorithm 2 along lam (T,) for K = particles of each sample, weighted towards p̃.
 
-  pair: of B K samples, the particles of a sample side by side (`jnp.repeat` its condition); keys:
-  (B,), one a sample, which alone decide its particles; w ≥ 0: a scalar or (B,); v, clip_x: as for
-  Algorithm 2; resample_below: the share of K below which the effective sample size may not fall,
-  else particles are drawn anew by their weights (systematically, Kitagawa 1996). Exact as K and T
-  grow, if the classes are one at λ_1 and x is not clipped: at large w most weight falls on few
-  particles, which `effective` tells. Resampled ones share their past.
+  pair: of B K samples, see `pairs`, the particles of a sample side by side (`jnp.repeat` its
+  condition); keys: (B,), one a sample, which alone decide its particles; w ≥ 0: a scalar or (B,);
+  clip_x, quantile: see `clip`; v: as for Algorithm 2; resample_below: the share of K below which
+  the effective sample size may not fall, else particles are drawn anew by their weights
+  (systematically, Kitagawa 1996). Exact as K and T grow, if the classes are one at λ_1 and x is not
+  clipped: at large w most weight falls on few particles, which `effective` tells. Resampled ones
+  share their past.
+
+  log_ratio adds up log p(z'|z, c) − log p(z'|z), as feedback guidance (2506.06085) and Itô density
+  estimators (2412.17762) do. For many steps that is log p(c|x) − log p(c), whatever guides: with
+  exact predictions its error falls as 1/√T.
   """
   num, k = len(keys), particles
   of_particle = jax.vmap(lambda key: _fold(key, PARTICLES + jnp.arange(k)))(keys).reshape(-1)
@@ -62,40 +72,54 @@ def draw(
     sides = pair(z, lams)
     eps = guided_eps(sides[0].eps, sides[1].eps, of_batch)
     all_x = (diffusion.predict_x(z, eps, lams), sides[0].x, sides[1].x)
-    return [jnp.clip(x, -1, 1) for x in all_x] if clip_x else all_x
+    return [clip(x, quantile=quantile) for x in all_x] if clip_x else all_x
 
   def step(carry, step_and_lams):
-    z, log_w, log_evidence = carry
+    z, log_w, log_evidence, log_ratio = carry
     t, lam, lam_next = step_and_lams
     means, variances = zip(*(diffusion.reverse(z, x, lam, lam_next, v) for x in predict(z, lam)))
     mean, (of_c, of_u) = means[0], (other - means[0] for other in means[1:])
     xi = jnp.sqrt(variances[0]) * noise(t)
     axes, over = tuple(range(1, z.ndim)), diffusion.over_batch(of_batch, z)
     # (1 + w) ‖z' − μ_c‖² − w ‖z' − μ_u‖² − ‖z' − μ̃‖², where the cross term is 0 unless x is clipped
-    squares = (1 + over) * (of_c**2 - 2 * xi * of_c) - over * (of_u**2 - 2 * xi * of_u)
+    square_c, square_u = of_c**2 - 2 * xi * of_c, of_u**2 - 2 * xi * of_u
+    squares = (1 + over) * square_c - over * square_u
     log_w = log_w - (0.5 / variances[0] * jnp.sum(squares, axes).reshape(num, k))
+    step_ratio = 0.5 / variances[0] * jnp.sum(square_u - square_c, axes).reshape(num, k)
+    log_ratio = log_ratio.at[..., t - 1].set(log_ratio[..., t - 2] + step_ratio)
     log_mean = jax.nn.logsumexp(log_w, axis=1) - jnp.log(k)
     log_w, log_evidence = log_w - log_mean[:, None], log_evidence + log_mean
     effective = k / jnp.mean(jnp.exp(2 * log_w), axis=1)
     few = effective < resample_below * k
     chosen = jax.vmap(systematic, (0, 0, None))(_fold_all(keys, RESAMPLING + t), log_w, k)
     chosen = jnp.where(few[:, None], chosen, jnp.arange(k))
-    z = _take((mean + xi).reshape(num, k, *shape), chosen).reshape(z.shape)
-    return (z, jnp.where(few[:, None], 0, log_w), log_evidence), effective
+    z = take((mean + xi).reshape(num, k, *shape), chosen).reshape(z.shape)
+    log_w = jnp.where(few[:, None], 0, log_w)
+    return (z, log_w, log_evidence, take(log_ratio, chosen)), effective
 
-  nothing = jnp.zeros((num, k))
+  nothing, none_yet = jnp.zeros((num, k)), jnp.zeros((num, k, len(lam) - 1))
   steps = (jnp.arange(1, len(lam)), lam[:-1], lam[1:])
-  (z, log_w, log_evidence), effective = jax.lax.scan(
-    step, (noise(0), nothing, nothing[:, 0]), steps
+  (z, log_w, log_evidence, log_ratio), effective = jax.lax.scan(
+    step, (noise(0), nothing, nothing[:, 0], none_yet), steps
   )
   x = predict(z, lam[-1])[0].reshape(num, k, *shape)
-  return Particles(x, log_w, log_evidence, effective.T)
+  return Particles(x, log_w, log_evidence, effective.T, log_ratio)
 
 
 def pick(keys: jax.Array, found: Particles, num: int = 1) -> jax.Array:
   """num of the particles of each sample, by their weights: (B, num, *shape). keys: (B,)."""
+  return take(found.x, picked(keys, found, num))
+
+
+def picked(keys: jax.Array, found: Particles, num: int = 1) -> jax.Array:
+  """Which particles `pick` picks: (B, num)."""
   keys = _fold_all(keys, PICK)
-  return _take(found.x, jax.vmap(systematic, (0, 0, None))(keys, found.log_weights, num))
+  return jax.vmap(systematic, (0, 0, None))(keys, found.log_weights, num)
+
+
+def take(x: jax.Array, indices: jax.Array) -> jax.Array:
+  """Of x (B, K, …), particles indices (B, n): (B, n, …)."""
+  return jax.vmap(lambda rows, i: rows[i])(x, indices)
 
 
 def systematic(key: jax.Array, log_weights: jax.Array, num: int) -> jax.Array:
@@ -114,7 +138,3 @@ def _fold(key, data):
 
 def _fold_all(keys, data):
   return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
-
-
-def _take(x, indices):
-  return jax.vmap(lambda rows, i: rows[i])(x, indices)

@@ -14,7 +14,9 @@ import numpy as np
 from cfg_jax.equations import diffusion, schedules
 from cfg_jax.equations import knobs as knobs_lib
 from cfg_jax.equations.diffusion import Prediction
+from cfg_jax.equations.guidance import smc
 from cfg_jax.equations.samplers import loop
+from cfg_jax.equations.samplers.clip import clip
 from cfg_jax.equations.samplers.ddim import ddim
 from cfg_jax.equations.samplers.ddpm import ddpm
 from cfg_jax.equations.samplers.ddpm_shifted import ddpm_shifted
@@ -22,6 +24,7 @@ from cfg_jax.equations.samplers.dpmpp import dpmpp
 from cfg_jax.equations.samplers.heun import churn, heun
 from cfg_jax.equations.schedules import GRIDS
 
+NAMED = GRIDS | {'learned': schedules.learned}  # that one only of a network which has it
 SOLVERS: dict[str, Callable] = {
   'ddpm': ddpm,
   'ddpm_shifted': ddpm_shifted,
@@ -29,6 +32,9 @@ SOLVERS: dict[str, Callable] = {
   'heun': heun,
   'dpmpp': dpmpp,
 }
+# In place of a solver and a rule: particles for each sample, guided by both predictions.
+PARTICLES: dict[str, Callable] = {'smc': smc.draw}
+NAMES = SOLVERS | PARTICLES
 KINDS = {bool: 'true or false', int: 'a whole number', str: 'text'}
 # Of `sample.sampler`, each with a value of its type; all others are knobs.
 COMMON = {'name': 'ddpm', 'grid': 'paper', 'num_steps': 256, 'clip_x': True}
@@ -116,19 +122,6 @@ def sample_model(
   return loop.run(clipped if clip_x else model, solver, keys, shape, lam)
 
 
-def clip(x: jax.Array, *, quantile: float = 0.0) -> jax.Array:
-  """X in [−s, s], divided by s: s is the quantile of an image's |x|, at least 1; 1 for quantile 0.
-
-  Dynamic thresholding, with 0.995 (Saharia et al. 2022, section 2.3): strong guidance then does not
-  drive every pixel to its limit. x: (B, …).
-  """
-  if not quantile:
-    return jnp.clip(x, -1, 1)
-  s = jnp.quantile(jnp.abs(x).reshape(len(x), -1), quantile, axis=1)
-  s = diffusion.over_batch(jnp.maximum(s, 1), x)
-  return jnp.clip(x, -s, s) / s
-
-
 def grid_of(section: Mapping[str, Any], lambda_min: float, lambda_max: float) -> jax.Array:
   """The grid of the config's section `sample.sampler`, for a model of these ends: (T,)."""
   knobs = knobs_lib.pick(GRIDS[section['grid']], section)
@@ -136,10 +129,13 @@ def grid_of(section: Mapping[str, Any], lambda_min: float, lambda_max: float) ->
 
 
 def settings_of(section: Mapping[str, Any]) -> dict[str, Any]:
-  """What the section `sample.sampler` tells `sample_model`: sampler, clip_x, quantile and knobs."""
-  solver = SOLVERS[section['name']]
-  knobs = knobs_lib.pick(clip, section) | knobs_lib.pick(solver, section)
-  return {'sampler': section['name'], 'clip_x': section['clip_x'], **knobs}
+  """What the section `sample.sampler` tells `sample_model`: sampler, clip_x, quantile and knobs.
+
+  Or, without a sampler, `smc.draw`.
+  """
+  knobs = knobs_lib.pick(clip, section) | knobs_lib.pick(NAMES[section['name']], section)
+  which = {} if section['name'] in PARTICLES else {'sampler': section['name']}
+  return {**which, 'clip_x': section['clip_x'], **knobs}
 
 
 def fitted(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,28 +143,38 @@ def fitted(section: Mapping[str, Any]) -> dict[str, Any]:
 
   Each is as it was, or has its default. Unchanged where there is no such solver or grid.
   """
-  if section.get('name') not in SOLVERS or section.get('grid') not in GRIDS:
+  if section.get('name') not in NAMES or section.get('grid') not in NAMED:
     return dict(section)
-  functions = SOLVERS[section['name']], GRIDS[section['grid']], clip
+  functions = NAMES[section['name']], NAMED[section['grid']], clip
   defaults = {k: v for function in functions for k, v in knobs_lib.defaults(function).items()}
   kept = {k: v for k, v in section.items() if k in COMMON or k in defaults}
   return kept | {k: v for k, v in defaults.items() if k not in kept}
 
 
+def particles(section: Mapping[str, Any]) -> int:
+  """How many paths the section `sample.sampler` draws for each sample."""
+  return section['particles'] if section['name'] in PARTICLES else 1
+
+
 def calls(section: Mapping[str, Any]) -> int:
   """How often the section `sample.sampler` calls the model for a sample; ∅ is not counted apart."""
-  knobs = knobs_lib.defaults(SOLVERS[section['name']]) | dict(section)
+  knobs = knobs_lib.defaults(NAMES[section['name']]) | dict(section)
   two = section['name'] == 'heun' or (
     section['name'] == 'dpmpp' and knobs['order'] == 2 and knobs['singlestep']
   )
-  return (2 if two else 1) * (section['num_steps'] - 1) + 1
+  return particles(section) * ((2 if two else 1) * (section['num_steps'] - 1) + 1)
 
 
 def visited(section: Mapping[str, Any], lambda_min: float, lambda_max: float) -> np.ndarray:
-  """The λ of each call of the model that the section `sample.sampler` makes, in order: `calls`."""
+  """The λ of each call of the model that the section `sample.sampler` makes, in order: `calls`.
+
+  Of a learned grid those that it begins with, uniform in λ.
+  """
+  if section['grid'] == 'learned':
+    section = {**section, 'grid': 'uniform'}
   lam = grid_of(section, lambda_min, lambda_max)
-  if calls(section) == len(lam):
-    return np.asarray(lam)
+  if calls(section) == particles(section) * len(lam):
+    return np.repeat(np.asarray(lam), particles(section))
   first, second = lam[:-1], lam[1:]
   if section['name'] == 'heun':
     knobs = knobs_lib.pick(churn, knobs_lib.defaults(heun) | dict(section))
@@ -179,12 +185,12 @@ def visited(section: Mapping[str, Any], lambda_min: float, lambda_max: float) ->
 
 
 def problems(
-  section: Mapping[str, Any], ends: Mapping[str, float] | None = None
+  section: Mapping[str, Any], ends: Mapping[str, float] | None = None, learns: bool = False
 ) -> Iterator[tuple[str, str]]:
   """What is wrong with the config's section `sample.sampler`: (field, remedy).
 
   A field that is not of `COMMON` is a knob of the grid, of the solver, or of `clip`, by its name.
-  ends: lambda_min and lambda_max of the model.
+  ends: lambda_min and lambda_max of the model. learns: whether the model has a grid `learned`.
   """
   wrong = [
     (field, f'must be {KINDS[type(like)]}' if field in section else 'is lacking')
@@ -196,22 +202,21 @@ def problems(
     return
   unknown = [
     (field, f'is none of {", ".join(table)}')
-    for field, table in (('name', SOLVERS), ('grid', GRIDS))
+    for field, table in (('name', NAMES), ('grid', NAMED))
     if section[field] not in table
   ]
   yield from unknown
   if unknown:
     return
-  solver, grid = SOLVERS[section['name']], GRIDS[section['grid']]
+  solver, grid = NAMES[section['name']], NAMED[section['grid']]
   knobs = {name: value for name, value in section.items() if name not in COMMON}
   wrong = list(knobs_lib.problems(knobs, solver, grid, clip))
   yield from wrong
   if wrong:
     return
   of_grid = knobs_lib.pick(grid, knobs)
-  yield from schedules.grid_problems(
-    section['num_steps'], section['grid'], **(ends or {}), **of_grid
-  )
+  name = 'uniform' if learns and section['grid'] == 'learned' else section['grid']
+  yield from schedules.grid_problems(section['num_steps'], name, **(ends or {}), **of_grid)
   for name, (low, high, remedy) in RANGES.items():
     if not low <= knobs.get(name, low) <= high:
       yield name, remedy
@@ -228,6 +233,8 @@ RANGES = {
   'v': (0, 1, 'must be in [0, 1]; the paper has 0.3 and 0.2'),
   'eta': (0, 1, 'must be in [0, 1]: 0 is deterministic, 1 is DDPM'),
   'order': (1, 2, 'is none of 1, 2'),
+  'particles': (1, 2**20, 'must be 1 or more: how many paths each sample is chosen of'),
+  'resample_below': (0, 1, 'is a share: use 0, which never resamples, to 1, at every step'),
   's_churn': (0, 1e6, 'must be at least 0, for no churn; EDM has 40 for ImageNet 64×64'),
   's_min': (0, 1e6, 'must be at least 0; EDM has 0.05 for ImageNet 64×64'),
   's_max': (0, 1e6, 'must be 0 to 1e6; EDM has 50 for ImageNet 64×64'),
