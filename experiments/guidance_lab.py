@@ -117,8 +117,7 @@ def read(workdir: Path, config: ml_collections.ConfigDict) -> list[Way]:
     if of_way.sample.guidance.rule == 'adaptive':
       calls, alone = count(of_way, workdir / run.name, float(curve.x[curve.x != 0][0]))
     else:
-      lam = _visited(of_way)
-      calls = alone = cost.image_calls(of_way, float(curve.x[-1])) / len(lam)
+      calls = alone = cost.image_calls(of_way, float(curve.x[-1])) / len(_visited(of_way))
     found.append(Way(name, curve, calls, alone))
   return found
 
@@ -146,8 +145,7 @@ def count(config: ml_collections.ConfigDict, workdir: Path, w: float) -> tuple[f
 
     pair = pairs.null(eps_fn, conditioning.given(jnp.asarray(c)))
     model = guidance.guide(pair, counting, **knobs)
-    lam = samplers.grid_of(sampler, **dict(config.diffusion))
-    own = samplers.settings_of(sampler)
+    lam, own = samplers.grid_of(sampler, **dict(config.diffusion)), samplers.settings_of(sampler)
     return samplers.sample_model(model, keys, network.image_shape, lam, **own)
 
   jax.block_until_ready(draw(params['network'], drawing.sample_keys(config.sample.seed, indices)))
@@ -208,8 +206,7 @@ def findings(found: Sequence[Way]) -> list[str]:
     way, d = min(others, key=lambda pair: pair[1].value)
     lines.append(f'The least of all is {_at_best(way)}: {_words(d)}.')
   for what, sign in (('less', -1), ('more', 1)):
-    clear = [way.name for way, d in others if d.clear and d.value * sign > 0]
-    said = '; '.join(clear) or 'none'
+    said = '; '.join(way.name for way, d in others if d.clear and d.value * sign > 0) or 'none'
     lines.append(f'Least {name} that is {what} than plain guidance’s by more than noise: {said}.')
   for way in found:
     if way.alone != way.calls:
