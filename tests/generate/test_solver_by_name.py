@@ -106,6 +106,7 @@ def test_the_plan_counts_every_call(texts, calls):
   assert [cost.image_calls(config, w) for w in (0.0, 1.0)] == [calls, 2 * calls]
 
 
+@pytest.mark.slow
 def test_generate_draws_with_it(call, tiny, tmp_path):
   train.train(tiny, tmp_path)
   for texts in ([], *(['name=' + name, 'grid=edm'] for name in ('ddim', 'heun', 'dpmpp'))):

@@ -52,8 +52,9 @@ def made(config, seed=0):
   return method, state._replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
-@pytest.mark.parametrize('schedule', gamma.SCHEDULES)
-@pytest.mark.parametrize('num_steps', [None, 5])
+@pytest.mark.parametrize(
+  ('num_steps', 'schedule'), [(None, 'fixed'), (5, 'linear'), (None, 'network'), (5, 'network')]
+)
 def test_players_and_metrics(config, schedule, num_steps):
   config.method.schedule = schedule
   with config.method.ignore_type():
@@ -71,6 +72,7 @@ def test_players_and_metrics(config, schedule, num_steps):
     assert (told['gamma_0'], told['gamma_1']) == (-8, 5)
 
 
+@pytest.mark.slow
 def test_microbatches_change_nothing(config):
   found = []
   for microbatches in (1, 4):
@@ -131,6 +133,7 @@ def saved(workdir, config):
   return Checkpoints(workdir).restore(sharding.abstract(abstract, everywhere))[0]
 
 
+@pytest.mark.slow
 def test_resume_is_bit_exact_and_held_out_digits_are_scored(config, tmp_path, call):
   parts, whole = tmp_path / 'parts', tmp_path / 'whole'
   for num_steps in (5, 8):
