@@ -116,6 +116,7 @@ def test_the_mathematics_in_ones_own_code():
     assert along.mean() > np.linalg.norm(means[c])
 
 
+@pytest.mark.slow
 def test_a_rule_of_ones_own(tiny, tmp_path, monkeypatch):
   """At start = λ_min it is classifier-free guidance, at λ_max none, bit for bit; and between it is
   neither. Every value of its knob names a set of its own.

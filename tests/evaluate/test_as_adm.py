@@ -63,6 +63,7 @@ def test_truncation_is_the_level_below():
   np.testing.assert_array_equal(drawing.to_uint8(x), np.round(levels))
 
 
+@pytest.mark.slow
 def test_the_switch_on_a_run(tiny, tmp_path, call):
   """Its samples are sets of their own, and its line says how everything was computed."""
   train(tiny, tmp_path)

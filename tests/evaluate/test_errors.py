@@ -145,7 +145,7 @@ def test_of_a_singular_covariance_the_influence_is_that_of_a_small_change():
   for i in range(6):
     up, down = (distance(even + s * step * np.eye(6)[i])[0] for s in (1, -1))
     slope = (up - down) / (2 * step) * 6
-    np.testing.assert_allclose(got[i] - got.mean(), slope, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(got[i] - got.mean(), slope, rtol=1e-2, atol=1e-2)
 
 
 def test_a_class_of_one_image_is_no_class():

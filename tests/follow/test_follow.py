@@ -35,6 +35,7 @@ def test_each_checkpoint_is_evaluated_until_the_last(tiny, tmp_path, monkeypatch
   assert len(slept) == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_goes_while_it_is_read_is_left_for_a_newer_one(
   tiny, tmp_path, monkeypatch
 ):

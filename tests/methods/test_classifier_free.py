@@ -17,6 +17,7 @@ from cfg_jax.methods import classifier_free
 from cfg_jax.nets import unet
 
 
+@pytest.mark.slow
 def test_microbatches_have_the_whole_batchs_loss_and_gradient(tiny, monkeypatch):
   """To rounding; the same λ, ε, labels and dropped units, or it would be far from that."""
   tiny.model.dropout = 0.1

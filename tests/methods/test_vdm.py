@@ -115,6 +115,7 @@ def test_the_learned_grid_is_that_of_the_parameters_at_hand(config):
   assert np.abs(found.x - moved.x).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_our_unet_is_a_network_of_it(config):
   digits = load_config('digits', **{'model.channels': 8, 'model.head_channels': 8})
   changed = config.copy_and_resolve_references().unlock()

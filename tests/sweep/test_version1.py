@@ -28,6 +28,7 @@ def test_its_record_is_read_in_todays_fields():
   assert model.samplings[0].config.sample.sampler.num_steps == 4
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_same_numbers(tmp_path, data_dir):
   workdir = tmp_path / 'sweep'
   shutil.copytree(VERSION1 / 'half', workdir)
