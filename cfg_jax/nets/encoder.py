@@ -14,7 +14,6 @@ dropout, and the head `attention`. From its Table 12, parameters counted:
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import chex
 import jax
@@ -24,7 +23,7 @@ from flax import nnx
 
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.data import registry
-from cfg_jax.nets import cpu, unet
+from cfg_jax.nets import cpu, pure, unet
 from cfg_jax.nets.blocks import Attention, GroupNorm, ResBlock, Stage, split_keys, way_down
 from cfg_jax.nets.embed import embed_lambda
 
@@ -158,28 +157,10 @@ HEADS: dict[str, Callable] = {
 }
 
 
-def num_parameters(config: EncoderConfig) -> int:
-  """The number of parameters, from shapes alone: no memory is touched."""
-  abstract = nnx.eval_shape(lambda: Encoder(config, nnx.Rngs(0)))
-  return sum(p.size for p in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
-
-
-def create_params(config: EncoderConfig, seed: int) -> dict[str, Any]:
-  """Parameters from seed, as a plain pytree. Trace under `jax.jit` or `jax.eval_shape`."""
-  return nnx.to_pure_dict(nnx.state(Encoder(config, nnx.Rngs(seed)), nnx.Param))
-
-
-@functools.cache  # seconds for a large network
-def apply_fn(config: EncoderConfig) -> Callable:
-  """A pure function: (params, z, lam, keys=None) → (logits, features); see `Encoder.__call__`."""
-  graph, abstract = nnx.split(nnx.eval_shape(lambda: Encoder(config, nnx.Rngs(0))))
-
-  def apply(params, z, lam, keys=None):
-    state = jax.tree.map(lambda x: x, abstract)
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(z, lam, keys)
-
-  return apply
+# Of a config: see `pure`. apply_fn gives (params, *inputs of `Encoder.__call__`) → its result.
+num_parameters = functools.partial(pure.num_parameters, Encoder)
+create_params = functools.partial(pure.create_params, Encoder)
+apply_fn = functools.partial(pure.apply_fn, Encoder)
 
 
 def of(config: ml_collections.ConfigDict) -> EncoderConfig:

@@ -19,8 +19,6 @@ see `embedding`. Initialisation is Flax's (LeCun normal).
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import chex
 import jax
@@ -33,6 +31,7 @@ from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import BELOW_1, Field
 from cfg_jax.data import registry
 from cfg_jax.equations.conditioning import Cond
+from cfg_jax.nets import pure
 from cfg_jax.nets.blocks import (
   Attention,
   GroupNorm,
@@ -137,28 +136,10 @@ class UNet(nnx.Module):
     return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
 
 
-def num_parameters(config: UNetConfig) -> int:
-  """The number of parameters, from shapes alone: no memory is touched."""
-  abstract = nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0)))
-  return sum(p.size for p in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
-
-
-def create_params(config: UNetConfig, seed: int) -> dict[str, Any]:
-  """Parameters from seed, as a plain pytree. Trace under `jax.jit` or `jax.eval_shape`."""
-  return nnx.to_pure_dict(nnx.state(UNet(config, nnx.Rngs(seed)), nnx.Param))
-
-
-@functools.cache  # seconds for a large network
-def apply_fn(config: UNetConfig) -> Callable:
-  """ε_θ as a pure function: (params, z, lam, cond, keys=None) → ε; see `UNet.__call__`."""
-  graph, abstract = nnx.split(nnx.eval_shape(lambda: UNet(config, nnx.Rngs(0))))
-
-  def apply(params, z, lam, cond, keys=None):
-    state = jax.tree.map(lambda x: x, abstract)
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(z, lam, cond, keys)
-
-  return apply
+# Of a config: see `pure`. apply_fn gives (params, *inputs of `UNet.__call__`) → its result.
+num_parameters = functools.partial(pure.num_parameters, UNet)
+create_params = functools.partial(pure.create_params, UNet)
+apply_fn = functools.partial(pure.apply_fn, UNet)
 
 
 def of(config: ml_collections.ConfigDict) -> UNetConfig:

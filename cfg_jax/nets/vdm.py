@@ -16,8 +16,6 @@ The class, which VDM does not have, is added to the embedding, as in `unet`.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import chex
 import jax
@@ -30,6 +28,7 @@ from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import BELOW_1, Field
 from cfg_jax.data import registry
 from cfg_jax.equations.conditioning import Cond
+from cfg_jax.nets import pure
 from cfg_jax.nets.blocks import Attention, GroupNorm, convolution, split_keys
 from cfg_jax.nets.embed import EXPONENTS, fourier_features, sinusoids
 
@@ -126,28 +125,10 @@ class VDM(nnx.Module):
     return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32) + z
 
 
-def num_parameters(config: VDMConfig) -> int:
-  """The number of parameters, from shapes alone: no memory is touched."""
-  abstract = nnx.eval_shape(lambda: VDM(config, nnx.Rngs(0)))
-  return sum(p.size for p in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
-
-
-def create_params(config: VDMConfig, seed: int) -> dict[str, Any]:
-  """Parameters from seed, as a plain pytree. Trace under `jax.jit` or `jax.eval_shape`."""
-  return nnx.to_pure_dict(nnx.state(VDM(config, nnx.Rngs(seed)), nnx.Param))
-
-
-@functools.cache  # seconds for a large network
-def apply_fn(config: VDMConfig) -> Callable:
-  """ε_θ as a pure function: (params, z, lam, cond, keys=None) → ε; see `VDM.__call__`."""
-  graph, abstract = nnx.split(nnx.eval_shape(lambda: VDM(config, nnx.Rngs(0))))
-
-  def apply(params, z, lam, cond, keys=None):
-    state = jax.tree.map(lambda x: x, abstract)
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(z, lam, cond, keys)
-
-  return apply
+# Of a config: see `pure`. apply_fn gives (params, *inputs of `VDM.__call__`) → its result.
+num_parameters = functools.partial(pure.num_parameters, VDM)
+create_params = functools.partial(pure.create_params, VDM)
+apply_fn = functools.partial(pure.apply_fn, VDM)
 
 
 def of(config: ml_collections.ConfigDict) -> VDMConfig:
