@@ -5,30 +5,28 @@ right finds I(x; c), at most ln C nats for C classes: more shows that they diffe
 """
 
 import functools
-import json
 import math
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import evals, sharding
+from cfg_jax.core import sharding
 from cfg_jax.core.checkpoint import restore_params
 from cfg_jax.core.errors import UserError
 from cfg_jax.core.progress import Progress
 from cfg_jax.core.versions import VERSION
-from cfg_jax.data import batches, prepared, registry
+from cfg_jax.data import prepared, registry
 from cfg_jax.equations.guidance import information
+from cfg_jax.evaluate import each_image
 
 FILE = 'audits.jsonl'
 IMAGES = 500  # at most, unless it is said
 BINS = 64  # of λ, of one length
 BATCH = 100
-SEED = 0  # of λ and ε
 SHARE = 0.8
 RESAMPLINGS = 200  # of the images, for the errors of the band
 
@@ -63,26 +61,32 @@ def audit(
   abstract = methods.abstract_params(config, mesh)
   step, params = restore_params(abstract, workdir, step, mesh, weights)
   line = {'version': VERSION, 'run': workdir.resolve().name, 'step': step, 'weights': weights}
-  line |= {'dataset': config.data.name, 'n': n, 'bins': BINS, 'seed': SEED}
+  line |= {'dataset': config.data.name, 'n': n, 'bins': BINS, 'seed': each_image.SEED}
   line['fingerprint'] = prepared.fingerprint(source)
   line['classes'] = registry.of(config.data).num_classes
-  line = json.loads(json.dumps(line))  # as it is read again
-  lines = evals.read(workdir / FILE)
-  for known in lines:
-    if {k: v for k, v in known.items() if k not in ('metrics', 'errors', 'profile')} == line:
-      return known
-  ends = config.diffusion.lambda_min, config.diffusion.lambda_max
-  edges = np.linspace(*ends, BINS + 1)
-  which = np.arange(n) * len(source) // n
-  found = _found(config, params['network'], source, which, edges, mesh)
-  lines.append(line | measure(found, edges))
-  evals.write(workdir / FILE, lines)
-  return lines[-1]
+
+  def measured():
+    ends = config.diffusion.lambda_min, config.diffusion.lambda_max
+    edges = np.linspace(*ends, BINS + 1)
+    network = methods.network(config)
+    apply = network.apply_fn(network.of(config))
+
+    def profile(params, batch, keys):
+      eps_fn = functools.partial(apply, params['network'])
+      bins = jnp.asarray(edges, jnp.float32)
+      return information.profile(eps_fn, keys, batch.x, batch.cond, bins)
+
+    progress = Progress('audit', n, unit='images', compiles=True)
+    which = np.arange(n) * len(source) // n
+    found = each_image.values(profile, params, source, which, BATCH, progress)
+    return measure(information.Profile(*(a.astype(np.float64) for a in found)), edges)
+
+  return each_image.once(workdir / FILE, line, measured)
 
 
 def measure(found: information.Profile, edges: np.ndarray) -> dict[str, dict]:
   """`metrics`, `errors` and `profile`, as `audit` has them, of N images in M bins."""
-  values, n, rng = found.apart, len(found.apart), np.random.default_rng(SEED)
+  values, n, rng = found.apart, len(found.apart), np.random.default_rng(each_image.SEED)
   of_images, gains = values @ np.diff(edges), found.gain @ np.diff(edges)
   low, high = information.band(values.mean(0), edges, SHARE)
   again = [
@@ -101,32 +105,6 @@ def measure(found: information.Profile, edges: np.ndarray) -> dict[str, dict]:
       'errors': (values.std(0) / math.sqrt(n)).tolist(),
     },
   }
-
-
-def _found(config, params, source, which, edges, mesh):
-  """The profile of N images; the noise of one depends on its index alone."""
-  split, everywhere = sharding.batch(mesh), sharding.replicated(mesh)
-  network = methods.network(config)
-  apply = network.apply_fn(network.of(config))
-
-  def of_batch(params, batch, indices):
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(SEED), i))(indices)
-    eps_fn = functools.partial(apply, params)
-    return information.profile(eps_fn, keys, batch.x, batch.cond, jnp.asarray(edges, jnp.float32))
-
-  compiled = jax.jit(of_batch, in_shardings=(everywhere, split, split), out_shardings=split)
-  size, parts = -(-min(BATCH, len(which)) // mesh.size) * mesh.size, []
-  progress = Progress('audit', len(which), unit='images', compiles=True)
-  for first in range(0, len(which), size):
-    indices = np.resize(which[first : first + size], size)  # the last batch is filled up
-    batch = batches.of_examples(source.__getitems__(indices.tolist()))
-    placed = jax.device_put((batch, indices.astype(np.int32)), split)
-    n = min(size, len(which) - first)
-    part = compiled(params, *placed)
-    parts.append(information.Profile(*(np.asarray(a, np.float64)[:n] for a in part)))
-    progress.update(n)
-  progress.done()
-  return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def told(line: dict) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfg_jax.core import config as config_lib
+from cfg_jax.core import evals
 from cfg_jax.evaluate import __main__ as evaluate
 from cfg_jax.evaluate import audit
 from tests.generate.test_guide import random_run
@@ -22,7 +23,7 @@ def test_a_run_is_audited_once(tiny, tmp_path, call):
   random_run(tiny, tmp_path, 0)
   done = call(evaluate, 'audit', '--workdir', tmp_path, '--num_samples', 20)
   assert done.returncode == 0, done.stderr
-  [line] = audit.evals.read(tmp_path / 'audits.jsonl')
+  [line] = evals.read(tmp_path / 'audits.jsonl')
   found, error = line['metrics']['information'], line['errors']['information']
   profile = line['profile']
   assert found == pytest.approx(np.sum(np.diff(profile['edges']) * profile['density']))

@@ -7,7 +7,7 @@ import pytest
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import imported, sharding
+from cfg_jax.core import evals, imported, sharding
 from cfg_jax.core.errors import UserError
 from cfg_jax.data import batches, registry
 from cfg_jax.evaluate import __main__ as evaluate
@@ -88,7 +88,7 @@ def test_it_is_scored_on_what_was_held_out(config, run, call):
   """By hand for one image in its noise; a second call computes nothing."""
   done = call(evaluate, '--workdir', str(run))
   assert done.returncode == 0, done.stderr
-  [line] = held_out.evals.read(run / 'scores.jsonl')
+  [line] = evals.read(run / 'scores.jsonl')
   assert (line['n'], line['step'], line['images']) == (360, 5, 'train, every 5th')
   assert f'top_1_quarter_4     {line["metrics"]["top_1_quarter_4"]:.4f} ±' in done.stdout
   for quarter in (1, 2, 3, 4):
