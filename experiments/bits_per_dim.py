@@ -74,7 +74,7 @@ class Trained:
     @jax.jit
     def scored(batch, keys):
       measures = {'': Measure(self.gamma_fn, num_steps)}
-      given = self.levels, measures, self.config.method.p_uncond, likelihood.MOST_CLASSES + 1
+      given = self.levels, measures, self.config.method.p_uncond, 0
       return likelihood.scores(self.eps_fn, batch, keys, *given)
 
     return jax.device_get(scored(batch, jax.random.split(jax.random.key(0), len(batch.x))))

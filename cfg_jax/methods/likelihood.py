@@ -51,7 +51,8 @@ def scores(
   `bits_per_dim` and what measures add to that name are given the class, and with `_null` not, as
   far as p_uncond says that the network has learned either; `prior`, `reconstruction` and
   `diffusion` are the parts of the first measure's. `accuracy` is 1 where the image's own class has
-  its least bound, all from the same noise. batch.x: of values `levels`; keys: (B,).
+  its least bound, all from the same noise. batch.x: of values `levels`; keys: (B,); num_classes: 0
+  classifies none.
   """
   x, cond = batch
   given, null = p_uncond < 1, p_uncond > 0
@@ -70,7 +71,7 @@ def scores(
       found[f'bits_per_dim{suffix}_null'] = of_null.total
     if first:
       found |= (own or of_null)._asdict()
-      if given and num_classes <= MOST_CLASSES:
+      if given and 0 < num_classes <= MOST_CLASSES:
         of_class = lambda c: parts(cond._replace(value=jnp.full_like(cond.value, c)))  # noqa: E731
         diffusion = jax.lax.map(lambda c, f=of_class: f(c).diffusion, jnp.arange(num_classes))
         found['accuracy'] = (jnp.argmin(diffusion, axis=0) == cond.value).astype(jnp.float32)

@@ -26,15 +26,16 @@ def draw(
   effective sample size after each step, and `log_ratio` (B, T − 1), log p(c|z)/p(c) by its path.
   """
   section, rule = config.sample.sampler, config.sample.guidance
-  k, settings = samplers.particles(section), samplers.settings_of(section)
-  cond = request.cond
-  if section.name in samplers.PARTICLES:
-    cond = jax.tree.map(lambda a: jnp.repeat(a, k, axis=0), cond)
-  pair = PAIRS[rule.pair](eps_fn, cond, *guides.given(config, params, cond))
+  settings = samplers.settings_of(section)
+
+  def pair(cond):
+    return PAIRS[rule.pair](eps_fn, cond, *guides.given(config, params, cond))
+
   if section.name not in samplers.PARTICLES:
-    model = guidance.guide(pair, RULES[rule.rule], **request.knobs)
+    model = guidance.guide(pair(request.cond), RULES[rule.rule], **request.knobs)
     return Drawn(samplers.sample_model(model, request.keys, shape, lam, **settings), {})
-  found = smc.draw(pair, request.keys, shape, lam, **request.knobs, **settings)
+  of_each = jax.tree.map(lambda a: jnp.repeat(a, section.particles, axis=0), request.cond)
+  found = smc.draw(pair(of_each), request.keys, shape, lam, **request.knobs, **settings)
   which = smc.picked(request.keys, found)
   x, log_ratio = (smc.take(a, which)[:, 0] for a in (found.x, found.log_ratio))
   return Drawn(x, {'effective': found.effective, 'log_ratio': log_ratio})
