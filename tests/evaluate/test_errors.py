@@ -141,11 +141,11 @@ def test_of_a_singular_covariance_the_influence_is_that_of_a_small_change():
   even = np.ones(6)
   _, mean, cov = distance(even)
   got = errors.frechet(rows, mean, cov, to.mean, to.cov)
-  step = 1e-4
+  step = 3e-3  # a singular distance is good to 1e-8, which the quotient divides by it
   for i in range(6):
     up, down = (distance(even + s * step * np.eye(6)[i])[0] for s in (1, -1))
     slope = (up - down) / (2 * step) * 6
-    np.testing.assert_allclose(got[i] - got.mean(), slope, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(got[i] - got.mean(), slope, rtol=1e-3, atol=1e-3)
 
 
 def test_a_class_of_one_image_is_no_class():
