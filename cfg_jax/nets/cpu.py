@@ -75,8 +75,8 @@ def _gradients(cpu, default, kept, gradient):
     return tuple(map(jnp.zeros_like, sides))
 
   def by(side, f):
-    if f in _gradient_by:
-      return _gradient_by[f][side]
+    if f is _plain:
+      return _plain_gradient_by[side]
 
     def transposed(gradient, *sides):
       fixed = lambda value: f(*(value if i == side else s for i, s in enumerate(sides)))  # noqa: E731
@@ -111,20 +111,16 @@ def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _plain_by_x(gradient, x, kernel):
   del x
-  return _by_x(gradient, kernel, 'SAME')
+  return _conv(gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 'SAME')
 
 
 def _plain_by_kernel(gradient, x, kernel):
-  return _by_kernel(gradient, x, [(size // 2, size // 2) for size in kernel.shape[:2]])
-
-
-def _by_x(gradient, kernel, padding):
-  return _conv(gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), padding)
-
-
-def _by_kernel(gradient, x, padding):
+  padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
   found = _conv(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding)
   return found.transpose(1, 2, 0, 3)
+
+
+_plain_gradient_by = (_plain_by_x, _plain_by_kernel)
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -146,43 +142,16 @@ def _phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Even and odd rows and columns of the result are four convolutions with 2×2 kernels.
   """
   b, h, w, _ = x.shape
+  layout = ('NHWC', 'HWIO', 'NHWC')
+  conv = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=layout)
   y = [
-    [_conv(x, kernel2x2, _around(i, j)) for j, kernel2x2 in enumerate(row)]
-    for i, row in enumerate(_four(kernel))
+    [
+      conv(x, kernel2x2, (1, 1), ((1 - i, i), (1 - j, j)))
+      for j, kernel2x2 in enumerate(_even_and_odd(kernel2x3, axis=1))
+    ]
+    for i, kernel2x3 in enumerate(_even_and_odd(kernel, axis=0))
   ]
   return jnp.stack([jnp.stack(row, axis=3) for row in y], axis=2).reshape(b, 2 * h, 2 * w, -1)
-
-
-def _phases_by_x(gradient, x, kernel):
-  """As `_plain_by_x`, of the four: each convolution's padding is on its other side."""
-  gradients, kernels = _unphased(gradient, x), _four(kernel)
-  return sum(
-    _by_x(gradients[:, :, i, :, j], kernels[i][j], _around(1 - i, 1 - j))
-    for i in (0, 1)
-    for j in (0, 1)
-  )
-
-
-def _phases_by_kernel(gradient, x, kernel):
-  gradients = _unphased(gradient, x)
-  found = [[_by_kernel(gradients[:, :, i, :, j], x, _around(i, j)) for j in (0, 1)] for i in (0, 1)]
-  return jax.linear_transpose(_four, kernel)(found)[0]
-
-
-def _unphased(gradient, x):
-  """(B, 2H, 2W, C) → (B, H, 2, W, 2, C): which row and column of each two."""
-  b, h, w, _ = x.shape
-  return gradient.reshape(b, h, 2, w, 2, -1)
-
-
-def _around(i: int, j: int) -> tuple[tuple[int, int], tuple[int, int]]:
-  """The padding for the even (0) or odd (1) rows i and columns j."""
-  return (1 - i, i), (1 - j, j)
-
-
-def _four(kernel: jax.Array) -> list[list[jax.Array]]:
-  """The 2×2 kernels for even and odd rows, and in each for even and odd columns."""
-  return [list(_even_and_odd(half, axis=1)) for half in _even_and_odd(kernel, axis=0)]
 
 
 def _even_and_odd(kernel: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
@@ -192,12 +161,6 @@ def _even_and_odd(kernel: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
   """
   k0, k1, k2 = jnp.unstack(kernel, axis=axis)
   return jnp.stack([k0, k1 + k2], axis=axis), jnp.stack([k0 + k1, k2], axis=axis)
-
-
-_gradient_by = {
-  _plain: (_plain_by_x, _plain_by_kernel),
-  _phases: (_phases_by_x, _phases_by_kernel),
-}
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
