@@ -1,6 +1,7 @@
-"""Likelihoods of a run of method vdm: bits per dimension over T and by λ, variance, guided samples.
+"""Likelihoods of runs of method vdm: bits per dimension over T and by λ, variance, guided samples.
 
   python -m experiments.bits_per_dim --workdir RUN [--out bits_per_dim.png] [--num_images 200]
+  python -m experiments.bits_per_dim --workdir SWEEP
 
 Prints, of held-out images where not said otherwise, each ± one standard error, and draws the first
 three:
@@ -10,6 +11,8 @@ three:
     under the run's own schedule and under λ linear in t between the same ends (the paper, on
     CIFAR-10: 0.53 against 6.35);
   samples at each w that the run has, rounded to the data's levels, given their class and not.
+Of a sweep, all of the first model, and of the others, which were trained at a finite T or with
+another schedule, the first and the third.
 """
 
 import math
@@ -125,60 +128,91 @@ def error(values: np.ndarray) -> float:
   return np.std(values) / math.sqrt(len(values))
 
 
-def main(argv: list[str]) -> None:
-  """The command."""
-  del argv
-  given = flags.FLAGS
-  workdir = Path(given.workdir)
-  trained = Trained(workdir)
-  batch = held_out(trained, given.num_images)
-  figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout='constrained')
+def models(workdir: Path) -> dict[str, Path]:
+  """The run there, or each model of a sweep, the plainest first, by what sets it apart."""
+  if (workdir / 'config.json').exists():
+    return {'': workdir}
+  folders = sorted((path.parent for path in workdir.glob('*/config.json')), key=lambda p: p.name)
+  if not folders:
+    raise UserError(f'--workdir={workdir} is neither a run nor a sweep of runs: train one first.')
+  common = folders[0].name
+  return {path.name.removeprefix(common).lstrip(','): path for path in folders}
 
-  print(f'bits per dimension of {len(batch.x)} held-out images, as a model of T steps')
+
+def write_bits(axes, trained: Trained, batch: Batch, name: str) -> None:
+  """Prints and draws bits per dimension over T."""
+  print(f'bits per dimension of {len(batch.x)} held-out images, as a model of T steps{name}')
   curves = {}
   for num_steps in STEPS:
     found = trained.scores(batch, num_steps)
     print(f'  T = {num_steps or "∞"}: ' + ', '.join(f'{k} {told(v)}' for k, v in found.items()))
-    for name in WITH.keys() & found.keys():
-      curves.setdefault(name, []).append((np.mean(found[name]), error(found[name])))
-  for name, points in sorted(curves.items()):
+    for key in WITH.keys() & found.keys():
+      if not (name and key.endswith('null')):  # one curve for each of the others
+        curves.setdefault(key, []).append((np.mean(found[key]), error(found[key])))
+  for key, points in sorted(curves.items()):
     (*means, limit), (*errors, _) = zip(*points)
-    [line, *_] = axes[0].errorbar(STEPS[:-1], means, errors, marker='o', label=WITH[name])
-    axes[0].axhline(limit, linestyle='--', color=line.get_color())
-  axes[0].set_xscale('log', base=2)
-  axes[0].set(title='held-out images, and T = ∞ (dashed)', xlabel='T', ylabel='bits per dimension')
-  axes[0].legend()
+    label = f'{WITH[key]}{name}'
+    [line, *_] = axes.errorbar(STEPS[:-1], means, errors, marker='o', markersize=3, label=label)
+    axes.axhline(limit, linestyle='--', linewidth=1, color=line.get_color())
 
-  print('variance of one estimate of the diffusion loss, bits per dimension')
-  for name, gamma_fn in (('its own', trained.gamma_fn), ('linear', trained.linear)):
+
+def write_variance(axes, by_lam_axes, trained: Trained, batch: Batch, name: str) -> None:
+  """Prints the variance of one estimate, and draws the schedule; of a first run the loss by λ."""
+  own = [(f'its own schedule{name}', trained.gamma_fn)]
+  for label, gamma_fn in own if name else [*own, ('linear schedule', trained.linear)]:
     lam, bits, rate = trained.estimates(batch, gamma_fn)
-    print(f'  {name} schedule: {bits.var():.4f}, mean {told(bits.mean(0))}')
-    order = np.argsort(lam.ravel())
-    by_lam = [part.mean() for part in np.array_split(lam.ravel()[order], 24)]
-    per_lam = [p.mean() for p in np.array_split((bits / rate).ravel()[order], 24)]
-    axes[1].plot(by_lam, per_lam, label=name)
+    print(f'  {label}: {bits.var():.4f}, mean {told(bits.mean(0))}')
     t = np.linspace(0, 1, 101)
-    label = f'{name}: variance {bits.var():.2f}'
-    axes[2].plot(t, -np.asarray(gamma_fn(jnp.asarray(t))), label=label)
-  axes[1].set(title='diffusion loss', xlabel='λ', ylabel='bits per dimension and unit of λ')
-  axes[1].legend(title='λ drawn by the schedule')
-  axes[2].set(title='schedule', xlabel='t', ylabel='λ')
-  axes[2].legend()
-  figure.savefig(given.out, dpi=120)
+    axes.plot(t, -np.asarray(gamma_fn(jnp.asarray(t))), label=f'{label}: {bits.var():.2f}')
+    if not name:
+      order = np.argsort(lam.ravel())
+      by_lam = [part.mean() for part in np.array_split(lam.ravel()[order], 24)]
+      per_lam = [p.mean() for p in np.array_split((bits / rate).ravel()[order], 24)]
+      by_lam_axes.plot(by_lam, per_lam, label=label)
 
+
+def write_samples(trained: Trained, workdir: Path, n: int) -> None:
+  """Prints what the run's samples cost."""
   print('samples, rounded to the data’s levels, in continuous time')
-  for w, drawn in of_samples(trained, workdir, given.num_images).items():
+  for w, drawn in of_samples(trained, workdir, n).items():
     found = trained.scores(drawn, None)
     names = [k for k in found if k.startswith('bits')]
     print(f'  w = {w:g}: ' + ', '.join(f'{k} {told(found[k])}' for k in names))
     if len(names) == 2:  # log2 p(x|c)/p(x), of all dimensions
       gain = (found[names[1]] - found[names[0]]) * math.prod(drawn.x.shape[1:])
       print(f'           log2 p(x|c)/p(x): {told(gain)}')
+
+
+def main(argv: list[str]) -> None:
+  """The command."""
+  del argv
+  given = flags.FLAGS
+  runs = models(Path(given.workdir))
+  Path(given.out).parent.mkdir(parents=True, exist_ok=True)
+  trained = {name and f', {name}': Trained(path) for name, path in runs.items()}
+  first = next(iter(trained.values()))
+  batch = held_out(first, given.num_images)
+  figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout='constrained')
+  for name, model in trained.items():
+    if model.config.method.num_steps or not name:
+      write_bits(axes[0], model, batch, name)
+  print('variance of one estimate of the diffusion loss, bits per dimension')
+  for name, model in trained.items():
+    if model.config.method.num_steps is None:
+      write_variance(axes[2], axes[1], model, batch, name)
+  axes[0].set_xscale('log', base=2)
+  axes[0].set(title='held-out images, and T = ∞ (dashed)', xlabel='T', ylabel='bits per dimension')
+  axes[1].set(title='diffusion loss', xlabel='λ', ylabel='bits per dimension and unit of λ')
+  axes[2].set(title='schedule, and the variance of one estimate', xlabel='t', ylabel='λ')
+  for ax in axes:
+    ax.legend(fontsize=8)
+  figure.savefig(given.out, dpi=120)
+  write_samples(first, next(iter(runs.values())), given.num_images)
   print(given.out)
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('workdir', None, 'A run of method vdm.', required=True)
+  flags.DEFINE_string('workdir', None, 'A run of method vdm, or a sweep of such.', required=True)
   flags.DEFINE_string('out', 'bits_per_dim.png', 'The picture to write.')
   flags.DEFINE_integer('num_images', 200, 'How many held-out images, and samples of each w.')
   command.run(main)

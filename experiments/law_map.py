@@ -203,11 +203,9 @@ def main(argv: list[str]) -> None:
   """The command."""
   del argv
   out, w = Path(flags.FLAGS.out), flags.FLAGS.w
-  if not out.parent.is_dir():
-    raise UserError(f'--out={out} must be in a folder that exists.')
   if not 0 <= w <= 10:
     raise UserError(f'--w={w:g} must be 0 to 10: p̃ at more is off the grid.')
-  out.mkdir(exist_ok=True)
+  out.mkdir(parents=True, exist_ok=True)
   found = measure(out, w)
   files.write_text(out / 'law_map.md', table(found))
   write_png(found, w, out / 'law_map.png')
