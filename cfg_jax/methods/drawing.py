@@ -94,9 +94,10 @@ def check_guidance(config: ml_collections.ConfigDict, w: Sequence[float]) -> Non
     return
   p, pair = config.method.p_uncond, config.sample.guidance.pair
   if p == 1:
+    unconditional = '--w -1' if pair == 'null' else '--set sample.guidance.pair=null --w -1'
     raise UserError(
       f'sample.guidance.pair={pair} with w={tuple(w)} asks for classes, which this network has '
-      'never seen (method.p_uncond=1): use --w -1, or --set sample.guidance.pair='
+      f'never seen (method.p_uncond=1): use {unconditional}, or --set sample.guidance.pair='
       'classifier_unconditional with a guide.'
     )
   remedy = 'use --w 0' if pair == 'null' else 'use the pair classifier, whose w is one less'

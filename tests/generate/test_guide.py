@@ -151,4 +151,6 @@ def test_other_mistakes_with_guides_are_one_line(network, guide, call, tmp_path)
   config = config_lib.change(config, ['method.p_uncond=1'])
   random_run(config, tmp_path / 'unconditional', 0)
   run = ['--workdir', str(tmp_path / 'unconditional')]
-  assert 'asks for classes, which this network has never seen' in said(pair, given)
+  line = said(pair, given)
+  assert 'asks for classes, which this network has never seen' in line
+  assert 'use --set sample.guidance.pair=null --w -1, or' in line
