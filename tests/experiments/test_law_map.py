@@ -68,3 +68,14 @@ def test_projections_are_from_the_class_s_own_direction():
   left = x[:1] + 0.3 * np.stack([-x[:1, 1], x[:1, 0]], axis=1) / law_map.figure2.RADIUS
   middle = int(np.argmin(np.abs(law_map.ANGLES - np.pi / 2)))
   np.testing.assert_allclose(law_map.projected(left, c[:1])[0, middle], 0.3, atol=1e-12)
+
+
+def test_another_w_has_cells_of_its_own(small, tmp_path, monkeypatch):
+  drawn = []
+  monkeypatch.setattr(
+    law_map, 'draw', lambda *cell: drawn.append(cell) or (np.zeros((law_map.N, 8)), 1.0)
+  )
+  monkeypatch.setattr(law_map, 'tilted', lambda w: np.full((law_map.N, 8), w))
+  for w in (1.0, 2.0, 1.0):
+    assert {line['tilt'] for line in law_map.measure(tmp_path, w).values()} == {w}
+  assert len(drawn) == 2 * len(list(law_map.cells()))
