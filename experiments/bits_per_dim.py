@@ -135,13 +135,15 @@ def models(workdir: Path) -> dict[str, Path]:
   folders = sorted((path.parent for path in workdir.glob('*/config.json')), key=lambda p: p.name)
   if not folders:
     raise UserError(f'--workdir={workdir} is neither a run nor a sweep of runs: train one first.')
-  common = folders[0].name
-  return {path.name.removeprefix(common).lstrip(','): path for path in folders}
+  common = folders[0].name.split(',')
+  apart = [[part for part in path.name.split(',') if part not in common] for path in folders]
+  return {','.join(parts): path for parts, path in zip(apart, folders)}
 
 
-def write_bits(axes, trained: Trained, batch: Batch, name: str) -> None:
-  """Prints and draws bits per dimension over T."""
-  print(f'bits per dimension of {len(batch.x)} held-out images, as a model of T steps{name}')
+def write_bits(ax, trained: Trained, batch: Batch, name: str) -> None:
+  """Prints and draws bits per dimension over T; of another model than the first, by its name."""
+  of_name = name and f', {name}'
+  print(f'bits per dimension of {len(batch.x)} held-out images, as a model of T steps{of_name}')
   curves = {}
   for num_steps in STEPS:
     found = trained.scores(batch, num_steps)
@@ -151,24 +153,27 @@ def write_bits(axes, trained: Trained, batch: Batch, name: str) -> None:
         curves.setdefault(key, []).append((np.mean(found[key]), error(found[key])))
   for key, points in sorted(curves.items()):
     (*means, limit), (*errors, _) = zip(*points)
-    label = f'{WITH[key]}{name}'
-    [line, *_] = axes.errorbar(STEPS[:-1], means, errors, marker='o', markersize=3, label=label)
-    axes.axhline(limit, linestyle='--', linewidth=1, color=line.get_color())
+    label = f'{WITH[key]}{of_name}'
+    [line, *_] = ax.errorbar(STEPS[:-1], means, errors, marker='o', markersize=3, label=label)
+    ax.axhline(limit, linestyle='--', linewidth=1, color=line.get_color())
 
 
-def write_variance(axes, by_lam_axes, trained: Trained, batch: Batch, name: str) -> None:
-  """Prints the variance of one estimate, and draws the schedule; of a first run the loss by λ."""
-  own = [(f'its own schedule{name}', trained.gamma_fn)]
-  for label, gamma_fn in own if name else [*own, ('linear schedule', trained.linear)]:
+def write_variance(ax, ax_by_lam, trained: Trained, batch: Batch, name: str) -> None:
+  """Prints the variance of one estimate, and draws the schedule; of the first model, loss by λ."""
+  print('variance of one estimate of the diffusion loss, bits per dimension')
+  schedules = {'its own schedule' + (name and f', {name}'): trained.gamma_fn}
+  if not name:
+    schedules['linear schedule'] = trained.linear
+  for label, gamma_fn in schedules.items():
     lam, bits, rate = trained.estimates(batch, gamma_fn)
     print(f'  {label}: {bits.var():.4f}, mean {told(bits.mean(0))}')
     t = np.linspace(0, 1, 101)
-    axes.plot(t, -np.asarray(gamma_fn(jnp.asarray(t))), label=f'{label}: {bits.var():.2f}')
+    ax.plot(t, -np.asarray(gamma_fn(jnp.asarray(t))), label=f'{label}: {bits.var():.2f}')
     if not name:
       order = np.argsort(lam.ravel())
       by_lam = [part.mean() for part in np.array_split(lam.ravel()[order], 24)]
       per_lam = [p.mean() for p in np.array_split((bits / rate).ravel()[order], 24)]
-      by_lam_axes.plot(by_lam, per_lam, label=label)
+      ax_by_lam.plot(by_lam, per_lam, label=label)
 
 
 def write_samples(trained: Trained, workdir: Path, n: int) -> None:
@@ -188,26 +193,25 @@ def main(argv: list[str]) -> None:
   del argv
   given = flags.FLAGS
   runs = models(Path(given.workdir))
+  trained = {name: Trained(path) for name, path in runs.items()}
   Path(given.out).parent.mkdir(parents=True, exist_ok=True)
-  trained = {name and f', {name}': Trained(path) for name, path in runs.items()}
-  first = next(iter(trained.values()))
-  batch = held_out(first, given.num_images)
   figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout='constrained')
   for name, model in trained.items():
-    if model.config.method.num_steps or not name:
+    batch, finite = held_out(model, given.num_images), model.config.method.num_steps
+    if finite or not name:
       write_bits(axes[0], model, batch, name)
-  print('variance of one estimate of the diffusion loss, bits per dimension')
-  for name, model in trained.items():
-    if model.config.method.num_steps is None:
+    if not finite or not name:
       write_variance(axes[2], axes[1], model, batch, name)
+    if not name:
+      write_samples(model, runs[name], given.num_images)
   axes[0].set_xscale('log', base=2)
   axes[0].set(title='held-out images, and T = ∞ (dashed)', xlabel='T', ylabel='bits per dimension')
-  axes[1].set(title='diffusion loss', xlabel='λ', ylabel='bits per dimension and unit of λ')
+  axes[1].set(title='diffusion loss, λ drawn by either schedule', xlabel='λ')
+  axes[1].set_ylabel('bits per dimension and unit of λ')
   axes[2].set(title='schedule, and the variance of one estimate', xlabel='t', ylabel='λ')
   for ax in axes:
     ax.legend(fontsize=8)
   figure.savefig(given.out, dpi=120)
-  write_samples(first, next(iter(runs.values())), given.num_images)
   print(given.out)
 
 

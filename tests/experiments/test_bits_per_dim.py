@@ -15,6 +15,9 @@ def test_a_run_or_each_model_of_a_sweep_by_what_sets_it_apart(tmp_path):
   assert list(found) == ['', 'num_steps=16', 'schedule=fixed']
   ends = ['', ',num_steps=16', ',schedule=fixed']
   assert [path.name for path in found.values()] == [f'p_uncond=0.1{end}' for end in ends]
+  (tmp_path / 'p_uncond=0.15').mkdir()
+  (tmp_path / 'p_uncond=0.15' / 'config.json').touch()
+  assert bits_per_dim.models(tmp_path)['p_uncond=0.15'] == tmp_path / 'p_uncond=0.15'
   run = tmp_path / 'p_uncond=0.1'
   assert bits_per_dim.models(run) == {'': run}
 
