@@ -1,5 +1,6 @@
 """checkpoint → samples: Algorithm 2 for every w of a list, in files that a restart keeps."""
 
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from cfg_jax.generate.upgrade import upgrade
 from cfg_jax.methods import drawing, guides, owners
 
 GRID_ROWS = 10  # of grid.png, at most
+SHARED = ''  # in place of a set's path: the steps that all share
 
 
 def generate(
@@ -49,7 +51,7 @@ def generate(
   wanted = set(range(n) if indices is None else indices)
   missing = [(s, i) for s in sets for i in sorted(wanted - s.present(workdir))]
   processes.barrier('all have seen what is missing')
-  if share := processes.share(missing):
+  if share := _share(missing, drawing.shared_steps(config)):
     total = len(wanted) * len(sets) - len(missing) + len(share)
     _draw(config, workdir, share, params, mesh, total)
   processes.barrier('all is drawn')
@@ -64,11 +66,26 @@ def generate(
   return step
 
 
+def _share(missing, shared):
+  """What this process draws of the missing; where w share steps, all sets of some images."""
+  if not shared:
+    return processes.share(missing)
+  own = set(processes.share(sorted({i for _, i in missing})))
+  return [item for item in missing if item[1] in own]
+
+
 def _draw(config, workdir, missing, params, mesh, total):
-  """Draws and writes the missing (set, index) pairs, in batches that may mix sets."""
+  """Draws and writes the missing (set, index) pairs, in batches that may mix sets.
+
+  Steps that all w share are computed once for a batch of indices, of which all sets then go on.
+  """
   batch_size = images_at_once(config.sample, jax.device_count()) * mesh.size // jax.device_count()
   num_classes = registry.of(config.data).num_classes
-  draw, split = drawing.make_sampler(config, mesh, beside=True), sharding.batch(mesh)
+  split, seed = sharding.batch(mesh), np.uint32(config.sample.seed)
+  if shared := drawing.shared_steps(config):
+    begin, draw = drawing.make_shared(config, mesh)
+  else:
+    draw = drawing.make_sampler(config, mesh, beside=True)
   progress = Progress(
     f'generate {Path(workdir).name}',
     total,
@@ -78,25 +95,37 @@ def _draw(config, workdir, missing, params, mesh, total):
     compiles=True,
   )
 
-  def start(batch):  # the last one is filled up, so that one program serves all
-    filled = batch + [batch[-1]] * (batch_size - len(batch))
-    indices = np.array([i for _, i in filled], np.int32)
-    w = np.array([s.w for s, _ in filled], np.float32)
-    c = kinds.choose(config.sample.labels, config.sample.seed, indices, num_classes)
-    arguments = jax.device_put((indices, c, drawing.knobs(config, w)), split)
-    return batch, c, draw(params, *arguments, np.uint32(config.sample.seed))
+  def placed(*arrays):
+    return jax.device_put(arrays, split)
 
-  last, spent = None, {}  # set → [images, seconds], but for the batch that was compiled
+  def filled(values, dtype):  # the last batch is filled up, so that one program serves all
+    return np.array(values + values[-1:] * (batch_size - len(values)), dtype)
 
-  def finish(batch, c, drawn):
-    nonlocal last
-    (images, beside), first, now = jax.tree.map(np.asarray, drawn), 0, time.monotonic()
-    if last is not None:
-      for sample_set, _ in batch:
-        of_set = spent.setdefault(sample_set.path, [0, 0.0])
-        of_set[0] += 1
-        of_set[1] += (now - last) / len(batch)
-    last = now
+  def samples(indices):
+    indices = filled(indices, np.int32)
+    return indices, kinds.choose(config.sample.labels, config.sample.seed, indices, num_classes)
+
+  def started():
+    """Starts one computation after another: (whose images, arrays, what to do with them)."""
+    for chunk in _chunks(missing, batch_size) if shared else [missing]:
+      if shared:
+        own = sorted({i for _, i in chunk})
+        carry = begin(params, *placed(*samples(own)), seed)
+        yield [SHARED] * len(own), carry, None
+      unguided, guided = [], []  # by themselves: the unguided skip the ∅ half
+      for item in chunk:
+        (unguided if rules.unguided({'w': item[0].w}) else guided).append(item)
+      for items in (unguided, guided):
+        for k in range(0, len(items), batch_size):
+          batch = items[k : k + batch_size]
+          indices, c = samples([i for _, i in batch])
+          knobs = drawing.knobs(config, filled([s.w for s, _ in batch], np.float32))
+          more = (carry, *placed(np.searchsorted(own, indices))) if shared else ()
+          drawn = draw(params, *placed(indices, c, knobs), seed, *more)
+          yield [s.path for s, _ in batch], drawn, functools.partial(write, batch, c)
+
+  def write(batch, c, drawn):
+    (images, beside), first = jax.tree.map(np.asarray, drawn), 0
     for stop in range(1, len(batch) + 1):  # one file for each run of consecutive indices of a set
       (before, i), after = batch[stop - 1], batch[stop : stop + 1]
       if after != [(before, i + 1)]:
@@ -106,22 +135,45 @@ def _draw(config, workdir, missing, params, mesh, total):
         first = stop
     progress.update(len(batch), f'w={batch[-1][0].w:g}')
 
-  unguided, guided = [], []  # by themselves: the unguided skip the ∅ half
-  for item in missing:
-    (unguided if rules.unguided({'w': item[0].w}) else guided).append(item)
+  last, spent = None, {}  # path → [images, seconds], but for the batch that was compiled
+
+  def finish(paths, arrays, then):
+    nonlocal last
+    jax.block_until_ready(arrays)
+    now = time.monotonic()
+    if last is not None:
+      for path in paths:
+        of_set = spent.setdefault(path, [0, 0.0])
+        of_set[0] += 1
+        of_set[1] += (now - last) / len(paths)
+    last = now
+    if then:
+      then(arrays)
+
   running = None
-  for items in (unguided, guided):
-    for k in range(0, len(items), batch_size):
-      started = start(items[k : k + batch_size])
-      if running:  # written while the devices are at the next batch
-        finish(*running)
-      running = started
+  for computed in started():
+    if running:  # written while the devices are at the next batch
+      finish(*running)
+    running = computed
   finish(*running)
   progress.done()
+  if shared and SHARED not in spent:  # they were computed once, while others were compiled
+    return
+  count, seconds = spent.pop(SHARED, (1, 0.0))
+  each = seconds / count  # which an image takes, whatever it shares them with
   for path, (count, seconds) in spent.items():
-    speed = {'seconds_per_image': seconds / count, 'images': count, 'devices': mesh.size}
+    speed = {'seconds_per_image': each + seconds / count, 'images': count, 'devices': mesh.size}
     speed['device'] = jax.local_devices()[0].device_kind
     files.write_json(Path(workdir) / path / 'speed.json', speed)
+
+
+def _chunks(missing, size):
+  """The missing pairs, those of so many indices together."""
+  place = {i: k // size for k, i in enumerate(sorted({i for _, i in missing}))}
+  chunks = [[] for _ in range(-(-len(place) // size))]
+  for item in missing:
+    chunks[place[item[1]]].append(item)
+  return chunks
 
 
 def _told(sample_set, effective):

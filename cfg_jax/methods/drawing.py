@@ -15,6 +15,7 @@ from cfg_jax.core.fields import Field
 from cfg_jax.data import kinds, registry
 from cfg_jax.equations import conditioning, samplers
 from cfg_jax.equations.guidance import pairs, rules
+from cfg_jax.equations.samplers.loop import Part
 from cfg_jax.methods import guides, learns_grid, make
 from cfg_jax.methods.method import Request
 
@@ -59,6 +60,61 @@ def make_sampler(
   return jax.jit(
     draw, in_shardings=(everywhere, split, split, split, everywhere), out_shardings=split
   )
+
+
+def make_shared(
+  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
+) -> tuple[Callable, Callable]:
+  """`make_sampler` in two programs: of the `shared_steps`, once for all w, and of the others.
+
+  The first is (params, indices, value, seed) → the carry of those samples; the second takes, after
+  the arguments of `make_sampler`, that carry and the rows (B,) of it that it begins with. It
+  returns what is recorded beside the images too.
+  """
+  method, quantisation = make(config, mesh), quantisation_of(config.sample)
+  steps = shared_steps(config)
+
+  def request(indices, value, knobs, seed, part):
+    return Request(sample_keys(seed, indices), conditioning.given(value), knobs, part)
+
+  def begin(params, indices, value, seed):
+    unguided = request(indices, value, {'w': 0.0}, seed, Part(until=steps))
+    return method.draw(params, unguided).x
+
+  def go_on(params, indices, value, knobs, seed, carry, rows):
+    part = Part(steps, carry=jax.tree.map(lambda a: a[rows], carry))
+    drawn = method.draw(params, request(indices, value, knobs, seed, part))
+    return to_uint8(drawn.x, quantisation), drawn.beside
+
+  everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
+  of_begin = everywhere, split, split, everywhere
+  of_rest = everywhere, split, split, split, everywhere, split, split
+  return tuple(
+    jax.jit(f, in_shardings=placed, out_shardings=split)
+    for f, placed in ((begin, of_begin), (go_on, of_rest))
+  )
+
+
+def shared_steps(config: ml_collections.ConfigDict) -> int:
+  """How many of the sampler's first steps are the same for all w: those that the rule leaves alone.
+
+  0 for one w, and where the config does not tell.
+  """
+  section, guidance = config.sample.sampler, config.sample.guidance
+  rule = rules.RULES[guidance.rule]
+  if (
+    len(guidance.w) < 2
+    or rule not in rules.BY_LAMBDA
+    or pairs.calls(guidance.pair, alone=True) != (1, 0)
+    or section.name in samplers.PARTICLES
+    or section.grid == 'learned'
+  ):
+    return 0
+  lam, guided = samplers.visited(section, **config.diffusion), rules.knobs_of(guidance) | {'w': 1.0}
+  # λ as the program rounds it may be on the other side of an end.
+  alone = np.all([rules.alone(rule, lam + d, None, guided) for d in (-1e-3, 1e-3)], axis=0)
+  of_steps = alone[:-1].reshape(section.num_steps - 1, -1).all(axis=1)
+  return int(np.argmin(np.append(of_steps, False)))
 
 
 def knobs(config: ml_collections.ConfigDict, w: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from cfg_jax.core.state import Mean, TrainState
 from cfg_jax.data.batches import Batch
 from cfg_jax.equations.conditioning import Cond
+from cfg_jax.equations.samplers import loop
 
 
 class Request(NamedTuple):
@@ -17,12 +18,13 @@ class Request(NamedTuple):
   keys: jax.Array  # (B,)
   cond: Cond
   knobs: dict[str, jax.Array]  # of the guidance rule, (B,) each
+  part: loop.Part = loop.WHOLE  # of the sampler's steps
 
 
 class Drawn(NamedTuple):
   """What was drawn."""
 
-  x: jax.Array  # (B, …) in [−1, 1]
+  x: jax.Array | loop.Carry  # (B, …) in [−1, 1]; or what a part of the steps left
   beside: dict[str, jax.Array]  # (B, …) each, what is recorded beside the images
 
 

@@ -33,7 +33,8 @@ def draw(
 
   if section.name not in samplers.PARTICLES:
     model = guidance.guide(pair(request.cond), RULES[rule.rule], **request.knobs)
-    return Drawn(samplers.sample_model(model, request.keys, shape, lam, **settings), {})
+    x = samplers.sample_model(model, request.keys, shape, lam, part=request.part, **settings)
+    return Drawn(x, {})
   of_each = jax.tree.map(lambda a: jnp.repeat(a, section.particles, axis=0), request.cond)
   found = smc.draw(pair(of_each), request.keys, shape, lam, **request.knobs, **settings)
   which = smc.picked(request.keys, found)

@@ -122,6 +122,8 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
 
   def draw(params, request):
     drawn = sampling.draw(config, eps_fn_of(params), params, request, shape, lambdas(params))
+    if request.part.until is not None:
+      return drawn
     return drawn._replace(x=drawn.x / shrink)
 
   def score(params, batch, keys):

@@ -23,7 +23,7 @@ from cfg_jax.data.batches import Batch
 from cfg_jax.equations import samplers
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.guidance import pairs, rules
-from cfg_jax.methods import classifier, guides
+from cfg_jax.methods import classifier, drawing, guides
 from cfg_jax.plan import devices, flops
 
 
@@ -171,7 +171,8 @@ def columns(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Confi
 
 def sampling_calls(config: ml_collections.ConfigDict) -> float:
   """Network calls for all images that a config's section `sample` asks for."""
-  return config.sample.num_samples * sum(image_calls(config, w) for w in config.sample.guidance.w)
+  w, shared = config.sample.guidance.w, shared_calls(config)
+  return config.sample.num_samples * (shared + sum(image_calls(config, x) - shared for x in w))
 
 
 def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
@@ -182,6 +183,12 @@ def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
   both = config.sample.sampler.name in samplers.PARTICLES
   network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam, both)
   return network + gradients * (guide_calls(config) if gradients else 0)
+
+
+def shared_calls(config: ml_collections.ConfigDict) -> int:
+  """Those of `image_calls` that are made once for all w that a config asks for."""
+  section = config.sample.sampler
+  return drawing.shared_steps(config) * (samplers.calls(section) - 1) // (section.num_steps - 1)
 
 
 def num_models(configs: Iterable[ml_collections.ConfigDict]) -> int:

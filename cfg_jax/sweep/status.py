@@ -42,12 +42,15 @@ def read(workdir: Path, run: Run) -> Status:
   step, note = (train.num_steps, '') if trained else _training(folder, train)
   images = num_images = calls = cells = num_cells = 0
   for sampling in run.samplings:
-    n = sampling.config.sample.num_samples
+    n, shared = sampling.config.sample.num_samples, cost.shared_calls(sampling.config)
+    lacking = set()  # the indices that any w lacks
     for sample_set in sample_sets(sampling.config.sample, sampling.step):
-      present = len(sample_set.present(folder) & set(range(n)))
-      images += present
+      absent = set(range(n)) - sample_set.present(folder)
+      images += n - len(absent)
       num_images += n
-      calls += (n - present) * cost.image_calls(sampling.config, sample_set.w)
+      calls += len(absent) * (cost.image_calls(sampling.config, sample_set.w) - shared)
+      lacking |= absent
+    calls += len(lacking) * shared
     cells += len(evaluated(folder, sampling))
     num_cells += len(sampling.config.sample.guidance.w)
   return Status(step, train.num_steps, note, trained, images, num_images, calls, cells, num_cells)

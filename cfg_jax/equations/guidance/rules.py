@@ -79,6 +79,9 @@ ALONE: dict[Callable, Callable] = {
   apg_diffusers: _never,
 }
 
+# Of `ALONE`, those that look at λ and w alone: steps before they guide are the same for every w.
+BY_LAMBDA = (interval,)
+
 
 def unguided(knobs: Mapping[str, Any], rule: Callable = classifier_free) -> Any:
   """Where a rule with these knobs never needs a second prediction: a bool, or (B,) of them."""

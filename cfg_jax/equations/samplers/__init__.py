@@ -99,14 +99,15 @@ def sample_model(
   sampler: str,
   clip_x: bool,
   quantile: float = 0.0,
+  part: loop.Part = loop.WHOLE,
   **solver_knobs: Any,
-) -> jax.Array:
+) -> jax.Array | loop.Carry:
   """Draws x along lam (T,) with a model (z, lam, memory) → (prediction, memory).
 
   sampler: of `SOLVERS`, and solver_knobs its own; clip_x: clip every x̃ to [−1, 1] (not in the
   paper: the authors' code does it, and unclipped the first step multiplies an error of ε by up to
-  273), or with a quantile as `clip` says. ε̃ follows, so that z = α x̃ + σ ε̃ holds as before. Others
-  as for `sample`.
+  273), or with a quantile as `clip` says. ε̃ follows, so that z = α x̃ + σ ε̃ holds as before. part:
+  of the steps, see `loop.run`. Others as for `sample`.
   """
 
   def clipped(z, lam, memory):
@@ -119,7 +120,7 @@ def sample_model(
     return prediction._replace(x=x, eps=eps, smooth=smooth), memory
 
   solver = functools.partial(SOLVERS[sampler], **solver_knobs)
-  return loop.run(clipped if clip_x else model, solver, keys, shape, lam)
+  return loop.run(clipped if clip_x else model, solver, keys, shape, lam, part)
 
 
 def grid_of(section: Mapping[str, Any], lambda_min: float, lambda_max: float) -> jax.Array:

@@ -1,5 +1,7 @@
 """The one loop of all samplers: a grid of λ times a solver, as one `lax.scan`."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,20 +28,44 @@ class Step(NamedTuple):
   lam_next: jax.Array
 
 
+Carry = tuple[jax.Array, Memory]  # z, and what is kept with it
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass, data_fields=['carry'], meta_fields=['first', 'until']
+)
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """Which of a sampler's T − 1 steps are run, counted from 0: first … until − 1; by default all.
+
+  A part with `until` returns its carry, with which another one begins, at `first` = that `until`.
+  """
+
+  first: int = 0
+  until: int | None = None
+  carry: Carry | None = None
+
+
+WHOLE = Part()
 Model = Callable[[jax.Array, jax.Array, Memory], tuple[Prediction, Memory]]
 Noise = Callable[[jax.Array], jax.Array]
 
 
 def run(
-  model: Model, solver: Callable, keys: jax.Array, shape: tuple[int, ...], lam: jax.Array
-) -> jax.Array:
+  model: Model,
+  solver: Callable,
+  keys: jax.Array,
+  shape: tuple[int, ...],
+  lam: jax.Array,
+  part: Part = WHOLE,
+) -> jax.Array | Carry:
   """Draws z_1 ~ N(0, I), moves it along lam (T,) by T − 1 steps of the solver, and returns x̃.
 
   model: (z (B, *shape), lam (B,), memory) → (prediction, memory), guidance included; solver:
   (model, z, step, noise, memory) → (z, memory), its knobs set, where noise(i) is N(0, I), the same
   for the same i: i = t in step t, and T + t where a step needs a second one; keys: (B,), one a
   sample, so that a sample's noise does not depend on the batch it is in; shape: of one sample.
-  Returns (B, *shape): the model's x at λ_T.
+  Returns (B, *shape): the model's x at λ_T; or the carry of a part that ends before.
   """
 
   def noise(i):
@@ -61,5 +87,8 @@ def run(
   memory = Memory(nothing, Prediction(nothing, nothing, jnp.zeros(z.shape[:1], bool), nothing))
   before = jnp.concatenate([lam[:1], lam[:-2]])
   steps = (jnp.arange(1, len(lam)), before, lam[:-1], lam[1:])
-  (z, memory), _ = jax.lax.scan(step, (z, memory), steps)
+  steps = [a[part.first : part.until] for a in steps]
+  (z, memory), _ = jax.lax.scan(step, part.carry or (z, memory), steps)
+  if part.until is not None:
+    return z, memory
   return of_batch(z, lam[-1], memory)[0].x
