@@ -118,6 +118,8 @@ def _show_flops(config, flops):
       calls = cost.image_calls(config, w)
       what = f'sampling, {sampler.name}, T = {sampler.num_steps}, {text}: {_short(calls)} calls'
       row(what, flops.forward, calls)
+    if (share := cost.second_pass(config)) < 1:
+      print(f'  A pass with ∅ is {_short(share)} calls: both share what is before the class.')
     if share := cost.guide_calls(config):
       print(f'  A gradient of the guide is {_short(share)} calls, which are counted here.')
   compiler, products, attention = (_short(n / 2e9) for n in flops.forward)
