@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import evals
+from cfg_jax.evaluate.runs import evaluate
+from cfg_jax.generate.draw import generate
 from cfg_jax.report.curves import Curve
 from experiments import fewer_passes as fewer
 from tests.conftest import TINY, load_config
+from tests.generate.test_guide import random_run
 
 
 def test_all_are_of_one_size_and_one_sampler_and_drawn_at_the_same_w():
@@ -54,32 +56,33 @@ def test_a_point_is_beside_two_passes_at_its_w_and_at_its_score():
 
 
 @pytest.mark.slow
-def test_the_command_at_a_tiny_size_and_again(call, data_dir, tmp_path, monkeypatch):
+def test_the_command_of_models_that_are_there(call, data_dir, tmp_path, monkeypatch):
+  """Of random ones, whose samples are drawn and evaluated here: nothing is left to the sweep."""
   monkeypatch.setattr(fewer.benchmark, 'ROUNDS', 1)
-  sizes = {k: v for k, v in TINY.items() if not isinstance(v, tuple)} | {'data.dir': data_dir}
-  sizes |= {'train.num_steps': 4, 'model.channel_mults': 1, 'model.attention_resolutions': ''}
   for name, axes in fewer.WAYS.items():
-    fewer_axes = [text.replace('=4', '=2').replace('0.1,0.3,1', '1') for text in axes]
-    monkeypatch.setitem(fewer.WAYS, name, fewer_axes)
-  argv = ['--workdir', tmp_path, *(f'--set={k}={v}' for k, v in sizes.items())]
-  done = call(fewer, *argv)
+    few = [text.replace('=4', '=2').replace('0.1,0.3,1', '1') for text in axes]
+    monkeypatch.setitem(fewer.WAYS, name, few)
+  sizes = {k: v for k, v in TINY.items() if not isinstance(v, tuple)} | {'data.dir': data_dir}
+  sizes |= {'train.num_steps': 3, 'model.channel_mults': 1, 'model.attention_resolutions': ''}
+  sets = [f'{k}={v}' for k, v in sizes.items()]
+  config = config_lib.change(load_config('digits'), sets)
+  for seed, run in enumerate(run for name in fewer.WAYS for run in fewer.runs(config, name)):
+    random_run(run.config, tmp_path / run.name, seed)
+    for sampling in run.samplings:
+      generate(sampling.config, tmp_path / run.name)
+      evaluate(sampling.config, tmp_path / run.name, sampling.step)
+  done = call(fewer, '--workdir', tmp_path, *(f'--set={text}' for text in sets))
   assert done.returncode == 0, done.stderr
-  text = (tmp_path / 'fewer_passes.txt').read_text()
-  assert text.split('\n\n')[0] in done.stdout
-  assert (tmp_path / 'fewer_passes.png').stat().st_size > 20_000
-  config = config_lib.of_run(tmp_path / 'p_uncond=0.1')
-  found = fewer.read(tmp_path, config_lib.change(config, ['sample.num_samples=20']))
-  assert [w.name for w in found] == list(fewer.WAYS)
-  assert [w.calls for w in found[:2]] == [2, 1] and 1 < found[2].calls < 2
-  assert found[0].training < found[1].training
-  for w, x in zip(found, ([0, 1], [1], [0, 1])):
-    assert w.ms > 0 and list(w.curve.x) == x and len(w.curve.members) == 3
-    assert np.isfinite(w.curve.values('FD-digits')).all()
-  runs = [
-    tmp_path / f'p_uncond=0.1{more}' for more in ('', ',guidance=1', ',model.late_condition=2')
+  words, table = (tmp_path / 'fewer_passes.txt').read_text().split('\n\n')
+  assert words in done.stdout and words.count('from two passes at this w') == 3
+  rows = [row.strip('| ').split(' | ') for row in table.splitlines()[2:]]
+  assert [row[:3] for row in rows[:3]] == [
+    [fewer.PLAIN, '0', '1'],
+    [fewer.PLAIN, '1', '2'],
+    [fewer.ONE, '1', '1'],
   ]
-  lines = [evals.read(run / 'evals.jsonl') for run in runs]
-  assert [len(of_run) for of_run in lines] == [6, 3, 6]
-  again = call(fewer, *argv)
-  assert again.returncode == 0, again.stderr
-  assert [evals.read(run / 'evals.jsonl') for run in runs] == lines
+  assert [row[:2] for row in rows[3:]] == [[fewer.SHARED, '0'], [fewer.SHARED, '1']]
+  assert 1 < float(rows[4][2]) < 2
+  for row in rows[1], rows[2], rows[4]:
+    assert float(row[3]) > 0 and ' ± ' in row[4]
+  assert (tmp_path / 'fewer_passes.png').stat().st_size > 20_000
