@@ -5,7 +5,8 @@ import pytest
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.evaluate.runs import evaluate
-from cfg_jax.generate.draw import generate
+from cfg_jax.generate.store import sample_sets
+from cfg_jax.plan.flops import Flops
 from cfg_jax.report.curves import Curve
 from experiments import fewer_passes as fewer
 from tests.conftest import TINY, load_config
@@ -57,24 +58,33 @@ def test_a_point_is_beside_two_passes_at_its_w_and_at_its_score():
 
 @pytest.mark.slow
 def test_the_command_of_models_that_are_there(call, data_dir, tmp_path, monkeypatch):
-  """Of random ones, whose samples are drawn and evaluated here: nothing is left to the sweep."""
+  """Of random ones and random samples, evaluated here: nothing is left to the sweep."""
   monkeypatch.setattr(fewer.benchmark, 'ROUNDS', 1)
+  counted = lambda config, remat: Flops(2e9 if 'guidance' in config.method else 1e9, 0, 0)  # noqa: E731
+  monkeypatch.setattr(fewer.cost, 'train_flops', counted)  # seconds
+  shorter = {'=4': '=2', '0.1,0.3,1': '1', '0,1,2': '0,1'}
   for name, axes in fewer.WAYS.items():
-    few = [text.replace('=4', '=2').replace('0.1,0.3,1', '1') for text in axes]
-    monkeypatch.setitem(fewer.WAYS, name, few)
+    text = ' '.join(axes)
+    for long, short in shorter.items():
+      text = text.replace(long, short)
+    monkeypatch.setitem(fewer.WAYS, name, text.split())
   sizes = {k: v for k, v in TINY.items() if not isinstance(v, tuple)} | {'data.dir': data_dir}
   sizes |= {'train.num_steps': 3, 'model.channel_mults': 1, 'model.attention_resolutions': ''}
   sets = [f'{k}={v}' for k, v in sizes.items()]
   config = config_lib.change(load_config('digits'), sets)
+  random = np.random.default_rng(0)
   for seed, run in enumerate(run for name in fewer.WAYS for run in fewer.runs(config, name)):
     random_run(run.config, tmp_path / run.name, seed)
     for sampling in run.samplings:
-      generate(sampling.config, tmp_path / run.name)
+      for of_w in sample_sets(sampling.config.sample, sampling.step):
+        images = random.integers(0, 256, (20, 8, 8, 1), np.uint8)
+        of_w.write(tmp_path / run.name, 0, images, np.arange(20, dtype=np.int32) % 10, {})
       evaluate(sampling.config, tmp_path / run.name, sampling.step)
   done = call(fewer, '--workdir', tmp_path, *(f'--set={text}' for text in sets))
   assert done.returncode == 0, done.stderr
   words, table = (tmp_path / 'fewer_passes.txt').read_text().split('\n\n')
   assert words in done.stdout and words.count('from two passes at this w') == 3
+  assert '2.00 times the FLOPs' in words
   rows = [row.strip('| ').split(' | ') for row in table.splitlines()[2:]]
   assert [row[:3] for row in rows[:3]] == [
     [fewer.PLAIN, '0', '1'],
