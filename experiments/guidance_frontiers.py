@@ -160,6 +160,12 @@ def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, fl
   return float(by_seed.mean()), error, noise.student(len(by_seed))
 
 
+def words(d: noise.Difference) -> str:
+  """A difference, and whether it is more than noise."""
+  sign = '+' if d.value > 0 else ''
+  return f'{sign}{told(*d[:2])} ({"more than noise" if d.clear else "within noise"})'
+
+
 def frames(distance: str) -> list[Frame]:
   """The charts of a frontier: IS over the distance, and recall over precision."""
   return [

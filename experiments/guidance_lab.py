@@ -191,7 +191,7 @@ def findings(found: Sequence[Way]) -> list[str]:
   gain = apart(plain, 0, plain, at)
   lines = [
     f'Plain guidance: least {name} {least} at w = {plain.curve.x[at]:g}, in {plain.calls:.3g} '
-    f'network calls a step; no guidance, in 1, is {_words(gain)} from it.'
+    f'network calls a step; no guidance, in 1, is {frontiers.words(gain)} from it.'
   ]
   others = [(way, apart(way, way.best, plain, at)) for way in found[1:]]
   cheap = [(way, d) for way, d in others if way.calls <= MOST]
@@ -201,10 +201,10 @@ def findings(found: Sequence[Way]) -> list[str]:
   else:
     lines.append(f'In {MOST:g} calls a step or fewer, none reaches it; the nearest is')
   for way, d in reach or sorted(cheap, key=lambda pair: pair[1].value)[:1]:
-    lines.append(f'  {_at_best(way)}: {_words(d)} from plain guidance.')
+    lines.append(f'  {_at_best(way)}: {frontiers.words(d)} from plain guidance.')
   if others:
     way, d = min(others, key=lambda pair: pair[1].value)
-    lines.append(f'The least of all is {_at_best(way)}: {_words(d)}.')
+    lines.append(f'The least of all is {_at_best(way)}: {frontiers.words(d)}.')
   for what, sign in (('less', -1), ('more', 1)):
     said = '; '.join(way.name for way, d in others if d.clear and d.value * sign > 0) or 'none'
     lines.append(f'Least {name} that is {what} than plain guidance’s by more than noise: {said}.')
@@ -215,11 +215,6 @@ def findings(found: Sequence[Way]) -> list[str]:
         f'{way.calls:.3g} where {COUNTED} are drawn together, since all of them must agree.'
       )
   return lines
-
-
-def _words(d: noise.Difference) -> str:
-  sign = '+' if d.value > 0 else ''
-  return f'{sign}{told(*d[:2])} ({"more than noise" if d.clear else "within noise"})'
 
 
 def _at_best(way: Way) -> str:

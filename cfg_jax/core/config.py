@@ -100,13 +100,18 @@ def change(config: ml_collections.ConfigDict, texts: Iterable[str]) -> ml_collec
     field, equals, value = text.partition('=')
     if not equals:
       raise UserError(f'--set {text} must be FIELD=VALUE, such as --set seed=1.')
-    if field not in flat(config.to_dict()):
-      _fit(config, field)
-      section, _, name = field.rpartition('.')
-      if field in OPTIONAL and section in config:
-        config[section][name] = OPTIONAL[field]
+    bring(config, field)
     assign(config, field, parse(value, get(config, field), field))
   return config.lock()
+
+
+def bring(config: ml_collections.ConfigDict, field: str) -> None:
+  """Gives an unlocked config a dotted field that it may leave out, if it does, by its default."""
+  if field not in flat(config.to_dict()):
+    _fit(config, field)
+    section, _, name = field.rpartition('.')
+    if field in OPTIONAL and section in config:
+      config[section][name] = OPTIONAL[field]
 
 
 def assign(config: ml_collections.ConfigDict, field: str, value: Any) -> None:

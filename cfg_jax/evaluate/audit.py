@@ -4,7 +4,6 @@ No samples are drawn: see `equations.guidance.information`. A network whose two 
 right finds I(x; c), at most ln C nats for C classes: more shows that they differ by their errors.
 """
 
-import functools
 import math
 from pathlib import Path
 
@@ -69,10 +68,9 @@ def audit(
     ends = config.diffusion.lambda_min, config.diffusion.lambda_max
     edges = np.linspace(*ends, BINS + 1)
     network = methods.network(config)
-    apply = network.apply_fn(network.of(config))
 
     def profile(params, batch, keys):
-      eps_fn = functools.partial(apply, params['network'])
+      eps_fn = network.eps_fn(network.of(config), params['network'])
       bins = jnp.asarray(edges, jnp.float32)
       return information.profile(eps_fn, keys, batch.x, batch.cond, bins)
 

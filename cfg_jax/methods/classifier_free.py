@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from cfg_jax.core import config as config_lib
 from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
 from cfg_jax.core.config import Context, Problems
@@ -42,11 +43,17 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def draw_noisy(key, batch):
     return objectives.draw(key, batch.x, batch.cond, p_uncond=config.method.p_uncond, **ends)
 
+  def taught(teacher, noisy):
+    w = config.method.get('guidance', 0.0)
+    if not w:
+      return noisy
+    return objectives.model_guidance(unet.eps_fn(network, teacher['network']), noisy, w)
+
   descend = descent(losses, optimizers, config.train, mesh)
 
   def step(state, batch):  # Algorithm 1
     k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
-    noisy = draw_noisy(k_loss, batch)
+    noisy = taught(state.ema, draw_noisy(k_loss, batch))
     keys = jax.random.split(k_net, len(batch.x))
     state, each, metrics = descend(state, noisy, keys)
     metrics |= by_quarter(each, noisy.lam, **ends)
@@ -55,10 +62,11 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def loss(params, batch, key):
     k_loss, k_net = jax.random.split(key)
     keys = jax.random.split(k_net, len(batch.x))
-    return jnp.mean(losses(params, draw_noisy(k_loss, batch), keys))
+    noisy = taught(jax.lax.stop_gradient(params), draw_noisy(k_loss, batch))
+    return jnp.mean(losses(params, noisy, keys))
 
   def draw(params, request):  # Algorithm 2
-    eps_fn = functools.partial(apply, params['network'])
+    eps_fn = unet.eps_fn(network, params['network'])
     lam = samplers.grid_of(config.sample.sampler, **ends)
     return sampling.draw(config, eps_fn, params, request, network.image_shape, lam)
 
@@ -67,7 +75,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
       '': likelihood.of_ends(**ends),
       '_T': likelihood.of_grid(samplers.grid_of(config.sample.sampler, **ends)),
     }
-    eps_fn, dataset = functools.partial(apply, params['network']), registry.of(config.data)
+    eps_fn, dataset = unet.eps_fn(network, params['network']), registry.of(config.data)
     given = dataset.level_values(), measures, config.method.p_uncond, dataset.num_classes
     return likelihood.scores(eps_fn, batch, keys, *given)
 
@@ -77,10 +85,19 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
 FIELDS = {
   'name': Field(str),
   'p_uncond': Field(float, 0, 1, 'is a probability: use 0 to 1; the paper has 0.1, 0.2, 0.5'),
+  'guidance': Field(
+    float, 0, 20, 'is the w of a pass: use 0, which learns none, to 20', may_lack=True
+  ),
 }
+# w of the guidance that one pass learns: see `objectives.model_guidance`.
+config_lib.OPTIONAL['method.guidance'] = 0.0
 
 
 def problems(method: ml_collections.ConfigDict, context: Context) -> Problems:
   """What is wrong with the config's section `method`: (field, remedy)."""
   del context
-  yield from fields.problems(method, FIELDS)
+  wrong = list(fields.problems(method, FIELDS))
+  yield from wrong
+  if not wrong and method.get('guidance') and method.p_uncond in (0, 1):
+    lacks = '∅' if method.p_uncond == 0 else 'classes'
+    yield 'guidance', f'needs {lacks}, never seen at method.p_uncond={method.p_uncond:g}: use 0.1'

@@ -112,7 +112,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     return jnp.mean(losses(params, draw_noise(k_loss, batch), keys).total)
 
   def eps_fn_of(params):
-    return lambda z, lam, cond: apply(params['network'], z, lam, cond)
+    return module.eps_fn(net, params['network'])
 
   def lambdas(params):
     sampler, schedule = config.sample.sampler, params.get('schedule', {})

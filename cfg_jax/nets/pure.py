@@ -20,13 +20,13 @@ def create_params(network: type[nnx.Module], config: Any, seed: int) -> dict[str
 
 
 @functools.cache  # seconds for a large network
-def apply_fn(network: type[nnx.Module], config: Any) -> Callable:
-  """(params, *inputs) → what the network's `__call__` says of inputs; config is hashable."""
+def apply_fn(network: type[nnx.Module], config: Any, part: str = '__call__') -> Callable:
+  """(params, *inputs) → what the network's method `part` says of inputs; config is hashable."""
   graph, abstract = nnx.split(nnx.eval_shape(lambda: network(config, nnx.Rngs(0))))
 
   def apply(params, *inputs, **named):
     state = jax.tree.map(lambda x: x, abstract)
     nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(*inputs, **named)
+    return getattr(nnx.merge(graph, state), part)(*inputs, **named)
 
   return apply

@@ -19,6 +19,8 @@ see `embedding`. Initialisation is Flax's (LeCun normal).
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import chex
 import jax
@@ -26,11 +28,13 @@ import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
+from cfg_jax.core import config as config_lib
 from cfg_jax.core import fields
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import BELOW_1, Field
 from cfg_jax.data import registry
 from cfg_jax.equations.conditioning import Cond
+from cfg_jax.equations.guidance.pairs import EpsFn, Shared
 from cfg_jax.nets import pure
 from cfg_jax.nets.blocks import (
   Attention,
@@ -62,6 +66,15 @@ class UNetConfig:
   remat: bool  # recompute each block in the backward pass instead of storing its insides
   lambda_embedding: str = 'arctan'  # or, for ADM's published networks, another of `embedding`
   fourier: tuple[int, ...] = ()  # n of VDM's Fourier features of z, (7, 8) there; () has none
+  late_condition: int = 0  # how many of the stages come before the class, see `num_stages`
+
+
+class Features(NamedTuple):
+  """What the stages so far have made of z and λ."""
+
+  h: jax.Array  # (B, H', W', c)
+  skips: tuple[jax.Array, ...]  # for the way up
+  emb: jax.Array  # (B, c_emb), of λ alone
 
 
 class UNet(nnx.Module):
@@ -114,32 +127,61 @@ class UNet(nnx.Module):
     keys: (B,), for dropout, so that what a sample loses does not depend on the others; None in
     inference. Returns (B, H, W, C) in float32.
     """
+    chex.assert_equal_shape([lam, cond.value, cond.given])
+    of_stages = split_keys(keys, sum(num_stages(self.config)))
+    return self.head(self.trunk(z, lam, of_stages), cond, of_stages)
+
+  def trunk(self, z: jax.Array, lam: jax.Array, keys: Sequence | None = None) -> Features:
+    """What the stages before the class make of z and λ: both passes of guidance share it.
+
+    keys: for dropout, (B,) for each stage of the network.
+    """
     config = self.config
     chex.assert_shape(z, (lam.shape[0], *config.image_shape))
-    chex.assert_equal_shape([lam, cond.value, cond.given])
-    stages = [*self.down, self.middle, *self.up]
-    # With remat only a stage's inputs are kept for the backward pass.
-    run = lambda stage, *args: (jax.checkpoint(stage) if config.remat else stage)(*args)  # noqa: E731
-    keys = iter(split_keys(keys, len(stages)))
-
     emb = self.lambda_in(embed_lambda(lam, config.channels, config.lambda_embedding))
-    row = jnp.where(cond.given, cond.value, config.num_classes)  # the last row is ∅'s
-    emb = self.lambda_out(nnx.silu(emb)) + self.class_emb(row)
+    emb = self.lambda_out(nnx.silu(emb))
     h = self.conv_in(fourier_features(z, config.fourier).astype(config.dtype))
-    skips = [h]
-    for stage in self.down:
-      h = run(stage, h, emb, next(keys))
-      skips.append(h)
-    h = run(self.middle, h, emb, next(keys))
-    for stage in self.up:
-      h = run(stage, jnp.concatenate([h, skips.pop()], axis=-1), emb, next(keys))
+    return self._through(slice(config.late_condition), Features(h, (h,), emb), emb, keys)
+
+  def head(self, features: Features, cond: Cond, keys: Sequence | None = None) -> jax.Array:
+    """ε of what `trunk` has made, with classes or ∅, by the other stages."""
+    config = self.config
+    row = jnp.where(cond.given, cond.value, config.num_classes)  # the last row is ∅'s
+    emb = features.emb + self.class_emb(row)
+    h = self._through(slice(config.late_condition, None), features, emb, keys).h
     return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
+
+  def _through(self, which: slice, features: Features, emb, keys) -> Features:
+    """Some of the stages, with one embedding for all of them."""
+    # With remat only a stage's inputs are kept for the backward pass.
+    run = lambda stage, *args: (jax.checkpoint(stage) if self.config.remat else stage)(*args)  # noqa: E731
+    stages, h, skips = [*self.down, self.middle, *self.up], features.h, features.skips
+    for i in range(len(stages))[which]:
+      if i > len(self.down):  # on the way up
+        h, skips = jnp.concatenate([h, skips[-1]], axis=-1), skips[:-1]
+      h = run(stages[i], h, emb, keys[i] if keys else None)
+      if i < len(self.down):
+        skips = (*skips, h)
+    return features._replace(h=h, skips=skips)
 
 
 # Of a config: see `pure`. apply_fn gives (params, *inputs of `UNet.__call__`) → its result.
 num_parameters = functools.partial(pure.num_parameters, UNet)
 create_params = functools.partial(pure.create_params, UNet)
 apply_fn = functools.partial(pure.apply_fn, UNet)
+
+
+def eps_fn(config: UNetConfig, params: dict) -> EpsFn:
+  """ε_θ of parameters, without dropout; in two parts where the class enters late."""
+  if not config.late_condition:
+    return functools.partial(apply_fn(config), params)
+  return Shared(*(functools.partial(apply_fn(config, part), params) for part in ('trunk', 'head')))
+
+
+def num_stages(model: UNetConfig | ml_collections.ConfigDict) -> tuple[int, int, int]:
+  """How many stages a network has on its way down, in the middle, and on its way up."""
+  of_each_way = len(model.channel_mults) * (model.num_blocks + 1)
+  return of_each_way - 1, 1, of_each_way
 
 
 def of(config: ml_collections.ConfigDict) -> UNetConfig:
@@ -163,7 +205,9 @@ FIELDS = {
   'remat': Field(bool),
   'lambda_embedding': Field(str, may_lack=True),
   'fourier': EXPONENTS._replace(may_lack=True),
+  'late_condition': Field(int, 0, may_lack=True),
 }
+config_lib.OPTIONAL['model.late_condition'] = 0  # the class enters everywhere
 
 
 def problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
@@ -199,6 +243,12 @@ def problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
   if model.get('lambda_embedding', 'arctan') not in EMBEDDINGS:
     yield 'lambda_embedding', f'must be one of {", ".join(EMBEDDINGS)}'
   heads, head_channels = model.num_heads, model.head_channels
+  if model.get('late_condition', 0) >= sum(stages := num_stages(model)):
+    yield (
+      'late_condition',
+      f'leaves the class none of the {sum(stages)} stages: use 0 to {sum(stages) - 1}; '
+      '{} are on the way down, {} in the middle, {} on the way up'.format(*stages),
+    )
   if (heads is None) == (head_channels is None):
     yield 'num_heads', f'and model.head_channels={head_channels}: give exactly one'
   elif bad := [width for width in widths if width % (heads or head_channels)]:

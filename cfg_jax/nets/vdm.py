@@ -28,6 +28,7 @@ from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import BELOW_1, Field
 from cfg_jax.data import registry
 from cfg_jax.equations.conditioning import Cond
+from cfg_jax.equations.guidance.pairs import EpsFn
 from cfg_jax.nets import pure
 from cfg_jax.nets.blocks import Attention, GroupNorm, convolution, split_keys
 from cfg_jax.nets.embed import EXPONENTS, fourier_features, sinusoids
@@ -129,6 +130,11 @@ class VDM(nnx.Module):
 num_parameters = functools.partial(pure.num_parameters, VDM)
 create_params = functools.partial(pure.create_params, VDM)
 apply_fn = functools.partial(pure.apply_fn, VDM)
+
+
+def eps_fn(config: VDMConfig, params: dict) -> EpsFn:
+  """ε_θ of parameters, without dropout."""
+  return functools.partial(apply_fn(config), params)
 
 
 def of(config: ml_collections.ConfigDict) -> VDMConfig:

@@ -24,6 +24,7 @@ from cfg_jax.equations import samplers
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.guidance import pairs, rules
 from cfg_jax.methods import classifier, drawing, guides
+from cfg_jax.nets import unet
 from cfg_jax.plan import devices, flops
 
 
@@ -102,6 +103,24 @@ def guide_calls(config: ml_collections.ConfigDict) -> float:
   return COUNTED[key]
 
 
+def second_pass(config: ml_collections.ConfigDict) -> float:
+  """What a pass with another condition costs, in network calls of as many FLOPs.
+
+  Below 1 where the class enters late (model.late_condition), and the pair takes one network twice.
+  """
+  if not config.model.get('late_condition') or config.sample.guidance.pair not in pairs.SHARING:
+    return 1.0
+  key = json.dumps([config.model.to_dict(), config.data.name])
+  if key not in COUNTED:
+    config = config_lib.change(config, ['model.remat=false'])
+    params, batch = _abstract_params(config)['network'], _abstract_batch(config, 1)
+    trunk, head = (unet.apply_fn(unet.of(config), part) for part in ('trunk', 'head'))
+    features = jax.eval_shape(trunk, params, batch.x, jax.ShapeDtypeStruct((1,), jnp.float32))
+    of_head = flops.count_flops(head, params, features, batch.cond)
+    COUNTED[key] = of_head.compiler / forward_flops(config).compiler
+  return COUNTED[key]
+
+
 COUNTED: dict[str, float] = {}  # seconds for large networks, and a sweep asks often
 
 
@@ -176,12 +195,14 @@ def sampling_calls(config: ml_collections.ConfigDict) -> float:
 
 
 def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
-  """Network calls for one image, at one w; a guide's gradients count by their FLOPs."""
+  """Network calls for one image, at one w; what is not a whole call counts by its FLOPs."""
   guidance, ends = config.sample.guidance, config.diffusion
   lam = samplers.visited(config.sample.sampler, ends.lambda_min, ends.lambda_max)
   knobs = rules.knobs_of(guidance) | {'w': w}
   both = config.sample.sampler.name in samplers.PARTICLES
   network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam, both)
+  if network > len(lam) and (share := second_pass(config)) < 1:
+    network = len(lam) + share * (network - len(lam))
   return network + gradients * (guide_calls(config) if gradients else 0)
 
 

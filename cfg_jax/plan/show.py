@@ -120,6 +120,8 @@ def _show_flops(config, flops):
       row(what, flops.forward, calls)
     if shared := cost.shared_calls(config):
       print(f'  The first {shared} calls are the same for all w of one noise, and are made once.')
+    if (share := cost.second_pass(config)) < 1:
+      print(f'  A pass with ∅ is {_short(share)} calls: both share what is before the class.')
     if share := cost.guide_calls(config):
       print(f'  A gradient of the guide is {_short(share)} calls, which are counted here.')
   compiler, products, attention = (_short(n / 2e9) for n in flops.forward)

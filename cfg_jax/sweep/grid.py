@@ -63,6 +63,7 @@ def parse(texts: Sequence[str], config: ml_collections.ConfigDict) -> Axes:
       raise UserError(f'--grid {text} names no value, so the grid is empty: FIELD=VALUE,VALUE,….')
     like = {'step': 0, W: 0.0}.get(field)
     if like is None:
+      config_lib.bring(config, field)
       like = config_lib.get(config, field)
     if isinstance(like, tuple | list):
       raise UserError(f'--grid {field}: an axis takes single values, and this is a list.')
@@ -106,8 +107,10 @@ def _runs(config, axes):
   of_training = [f for f in axes if f not in of_sampling]
   for values in itertools.product(*(axes[f] for f in of_training)):
     model = copy.deepcopy(config)
-    with model.ignore_type():  # whether 1.5 steps will do is known to the section's owner
-      model.update_from_flattened_dict(dict(zip(of_training, values)))
+    with model.unlocked():
+      for field, value in zip(of_training, values):
+        config_lib.bring(model, field)
+        config_lib.assign(model, field, value)
     samplings = []
     for settings in itertools.product(*(axes[f] for f in of_sampling)):
       changes = dict(zip(of_sampling, settings))

@@ -1,5 +1,7 @@
 """Algorithm 1: what the model is given, and the loss of models whose loss is known."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -8,6 +10,7 @@ import pytest
 
 from cfg_jax.equations import conditioning, diffusion
 from cfg_jax.equations import objectives as objective
+from cfg_jax.equations.conditioning import Cond
 
 B, IMAGE, NULL = 4096, (2, 2, 3), 10
 DEFAULTS = dict(p_uncond=0.1, lambda_min=-20.0, lambda_max=20.0)
@@ -143,3 +146,46 @@ class TestLoss:
       return jnp.where(cond.given.reshape(-1, 1, 1, 1), 0, diffusion.predict_eps(z, x, lam))
 
     assert self.loss(right_for_null, x, p_uncond=0.5) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize('w', [0.3, 1.0, 4.0])
+def test_one_pass_learns_guidance_by_w(w):
+  """To 1e-10, by descent to its fixed point: a model a z + b of each class and ∅, on given noise.
+
+  Whose least squares, without a teacher, are guided ε by w in a and b, as all of it is linear.
+  """
+  n, random = 40, np.random.default_rng(0)
+  c = np.repeat([0, 1, 2], n)  # 2 is ∅
+  z = random.normal(c - 1.0, 1 + 0.5 * c)
+  eps = 0.4 * z + 0.3 * c + random.normal(size=3 * n)
+
+  def fitted(eps):
+    of = [np.polyfit(z[c == k], eps[c == k], 1) for k in range(3)]
+    return np.array(of)
+
+  with jax.enable_x64(True):
+    noisy = objective.Noisy(
+      jnp.array(z)[:, None], jnp.zeros(3 * n), Cond(c % 2, c < 2), eps[:, None]
+    )
+    assert noisy.z.dtype == jnp.float64
+
+    def of(table, z, lam, cond):
+      a, b = table[jnp.where(cond.given, cond.value, 2)].T
+      return a[:, None] * z + b[:, None]
+
+    def loss(table, ema):
+      taught = objective.model_guidance(functools.partial(of, ema), noisy, w)
+      return jnp.sum(objective.losses(functools.partial(of, table), taught)) / n
+
+    @jax.jit
+    def descend(tables, _):
+      table, ema = tables
+      table = table - 0.1 * jax.grad(loss)(table, ema)
+      return (table, 0.9 * ema + 0.1 * table), None
+
+    zeros = jnp.zeros((3, 2))
+    (table, ema), _ = jax.lax.scan(descend, (zeros, zeros), length=6000)
+  plain = fitted(eps)
+  want = np.array([*((1 + w) * plain[:2] - w * plain[2]), plain[2]])
+  np.testing.assert_allclose(table, want, atol=1e-10)
+  np.testing.assert_allclose(ema, want, atol=1e-10)

@@ -9,11 +9,14 @@ import optax
 import pytest
 
 from cfg_jax import methods
+from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding, update
 from cfg_jax.core import state as train_state
+from cfg_jax.core.checkpoint import Checkpoints
+from cfg_jax.core.errors import UserError
 from cfg_jax.data.batches import Batch
 from cfg_jax.equations import conditioning
-from cfg_jax.methods import classifier_free
+from cfg_jax.methods import classifier_free, owners
 from cfg_jax.nets import unet
 
 
@@ -110,3 +113,71 @@ def test_its_scores_are_bits_per_dimension_by_the_bound_and_by_its_grid(tiny, p_
     names -= {'bits_per_dim', 'bits_per_dim_T'}
   assert found.keys() == {name for name in names if not lacks or lacks not in name}
   assert {value.shape for value in found.values()} == {(6,)}
+
+
+def says_a_number(params, z, lam, cond, keys=None):
+  """A network that says a number of each class and of ∅."""
+  return jnp.zeros_like(z) + params[jnp.where(cond.given, cond.value, 10)][:, None, None, None]
+
+
+BATCH = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.arange(16) % 10))
+
+
+def test_a_step_is_taught_guidance_by_the_ema(tiny, monkeypatch):
+  """What has a class; ∅ is not taught."""
+  config = config_lib.change(tiny, ['method.guidance=3', 'method.p_uncond=0.5'])  # k = 3/4
+  seen = lambda state, noisy, keys: (state, noisy.lam, {'noisy': noisy})  # noqa: E731
+  monkeypatch.setattr(unet, 'apply_fn', lambda network: says_a_number)
+  monkeypatch.setattr(classifier_free, 'descent', lambda *_: seen)
+  params, ema = ({'network': size * jnp.arange(11.0)} for size in (1, -2))
+  state = train_state.TrainState(jnp.int32(0), params, ema, {})
+  taught, plain = (
+    jax.jit(methods.make(changed, sharding.data_mesh()).step)(state, BATCH)[1]['noisy']
+    for changed in (config, config_lib.change(config, ['method.guidance=0']))
+  )
+  shift = (taught.eps - plain.eps)[:, 0, 0, 0]
+  want = np.where(plain.cond.given, 0.75 * -2 * (np.arange(16) % 10 - 10), 0)
+  np.testing.assert_allclose(shift, want, atol=1e-5)
+  assert 0 < plain.cond.given.sum() < 16
+
+
+def test_taught_by_its_ema_it_goes_on_from_a_checkpoint_bit_for_bit(tiny, tmp_path, monkeypatch):
+  config, mesh = config_lib.change(tiny, ['method.guidance=3']), sharding.data_mesh()
+  monkeypatch.setattr(unet, 'apply_fn', lambda network: says_a_number)
+  step = jax.jit(methods.make(config, mesh).step)
+  optimizer = {'network': update.make_optimizer(config.train)}
+  state = train_state.create({'network': jnp.arange(11.0)}, optimizer)
+  for _ in range(2):
+    state, _ = step(state, BATCH)
+  checkpoints = Checkpoints(tmp_path, keep=1)
+  checkpoints.save(2, state, {})
+  checkpoints.close()
+  abstract = sharding.abstract(jax.eval_shape(lambda: state), sharding.replicated(mesh))
+  again, _ = Checkpoints(tmp_path).restore(abstract)
+  for _ in range(2):
+    (state, _), (again, _) = step(state, BATCH), step(again, BATCH)
+  jax.tree.map(np.testing.assert_array_equal, state, again)
+  assert (state.ema['network'] != state.params['network']).all()
+
+
+@pytest.mark.parametrize(
+  'texts, says',
+  [
+    (['method.guidance=-0.1'], 'guidance=-0.1 is the w of a pass: use 0'),
+    (['method.guidance=21'], 'guidance=21.0 is the w of a pass: use 0'),
+    (
+      ['method.guidance=1', 'method.p_uncond=0'],
+      'guidance=1.0 needs ∅, never seen at method.p_unc',
+    ),
+    (['method.guidance=1', 'method.p_uncond=1'], 'guidance=1.0 needs classes, never seen'),
+    (['model.late_condition=-1'], 'late_condition=-1 must be a whole number, at least 0'),
+    (
+      ['model.late_condition=8'],
+      'late_condition=8 leaves the class none of the 8 stages: use 0 to',
+    ),
+  ],
+)
+def test_what_cannot_be_learnt_is_one_line(tiny, texts, says):
+  with pytest.raises(UserError, match=says) as raised:
+    config_lib.check(config_lib.change(tiny, texts), owners.OWNERS, 1)
+  assert str(raised.value).count('\n') == 0

@@ -1,6 +1,7 @@
 """The network: the paper's size to the parameter, and ADM's conventions."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from flax import nnx
 
 from cfg_jax.equations.conditioning import Cond
+from cfg_jax.equations.guidance import pairs
 from cfg_jax.nets import unet
 
 ADM_64 = unet.UNetConfig(
@@ -182,3 +184,47 @@ def test_lambda_embedding_is_the_sinusoids_of_an_angle():
   angle = t[:, None] * 10_000.0 ** (-np.arange(8) / 8)
   want = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
   np.testing.assert_allclose(unet.embed_lambda(jnp.asarray(lam, jnp.float32), 16), want, atol=2e-4)
+
+
+LATE = dataclasses.replace(SMALL, channel_mults=(1,), attention_resolutions=(), late_condition=2)
+
+
+@pytest.fixture(scope='module')
+def late_params():
+  random = np.random.default_rng(0)
+  abstract = jax.eval_shape(lambda: unet.create_params(LATE, 0))
+  return jax.tree.map(lambda x: random.normal(0, 0.2, x.shape).astype(np.float32), abstract)
+
+
+def test_both_passes_share_what_comes_before_the_class(late_params):
+  """And are what two passes of all of the network are."""
+  whole, rows = functools.partial(unet.apply_fn(LATE), late_params), []
+  parts = unet.eps_fn(LATE, late_params)
+  counted = parts._replace(trunk=lambda z, lam: rows.append(len(z)) or parts.trunk(z, lam))
+  want, got = (
+    jax.jit(lambda z, f=f: [p.eps for p in pairs.null(f, cond(C))(z, LAM)])(Z)
+    for f in (whole, counted)
+  )
+  for a, b in zip(want, got):
+    np.testing.assert_allclose(b, a, atol=1e-6 * jnp.abs(a).max())
+  assert jnp.abs(want[0] - want[1]).max() > 1e-3
+  assert rows == [len(Z)]
+
+
+def test_the_class_is_told_to_the_stages_after_the_first_ones(late_params):
+  """By which of them may hear any embedding: the trunk's two, or the one after those."""
+  down, _, up = unet.num_stages(LATE)
+  assert (down, up) == (1, 2)
+
+  def moved(*heard):
+    def silenced(path, x):
+      stage = '/'.join(str(k.key) for k in path if hasattr(k, 'key'))
+      hears = '/emb/' not in stage or stage.startswith(heard)
+      return x if hears else jnp.zeros_like(x)
+
+    params = jax.tree_util.tree_map_with_path(silenced, late_params)
+    other = call(params, LATE, c=C.at[0].set(3))
+    return jnp.abs(other - call(params, LATE)).max()
+
+  assert moved('down', 'middle') == 0
+  assert moved('up/0') > 1e-4

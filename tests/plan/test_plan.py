@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cfg_jax import methods
+from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
 from cfg_jax.data.batches import Batch
 from cfg_jax.equations.conditioning import Cond
@@ -132,6 +133,22 @@ def test_the_whole_step_and_the_whole_sampler_do_what_the_plan_counts(tiny):
   number = shape(8, dtype=jnp.int32)
   found = costs.count_flops(sampler, state.params, number, number, {'w': shape(8)}, np.uint32(0))
   assert products(found) == 8 * tiny.sample.sampler.num_steps * 2 * products(flops.forward)
+
+
+def test_passes_that_share_their_trunk_are_counted_as_such(tiny):
+  config = config_lib.change(tiny, ['model.late_condition=4'])
+  whole, steps = products(cost.forward_flops(config)), config.sample.sampler.num_steps
+  params = jax.eval_shape(functools.partial(methods.make(config, ONE_DEVICE).init, 0)).params
+  number = shape(8, dtype=jnp.int32)
+  sampler = drawing.make_sampler(config, ONE_DEVICE)
+  found = costs.count_flops(sampler, params, number, number, {'w': shape(8)}, np.uint32(0))
+  share = products(found) / (8 * steps * whole) - 1
+  assert 0.5 < share < 0.8
+  assert cost.second_pass(config) == pytest.approx(share, rel=0.1)  # padding apart
+  unguided, guided = (cost.image_calls(config, w) for w in (0.0, 1.0))
+  assert unguided == steps and guided == steps * (1 + cost.second_pass(config))
+  apart = config_lib.change(config, ['sample.guidance.pair=autoguidance'])
+  assert cost.second_pass(apart) == cost.second_pass(tiny) == 1
 
 
 def table_calls(config):

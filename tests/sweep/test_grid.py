@@ -45,6 +45,16 @@ def test_a_model_is_called_by_its_p_uncond_and_what_else_is_an_axis(tiny):
   assert names == ['p_uncond=0.1,model.channels=8,seed=3', 'p_uncond=0.1,model.channels=16,seed=3']
 
 
+def test_an_axis_may_be_a_field_that_the_config_leaves_out(tiny):
+  runs = runs_of(tiny, 'method.guidance=0.1,1', 'model.late_condition=0,4')
+  assert [run.name for run in runs] == [
+    f'p_uncond=0.1,guidance={w},model.late_condition={n}' for w in ('0.1', '1') for n in (0, 4)
+  ]
+  assert [run.config.method.guidance for run in runs] == [0.1, 0.1, 1, 1]
+  assert runs[1].samplings[0].config.model.late_condition == 4
+  assert 'guidance' not in tiny.method
+
+
 def test_strengths_that_look_alike_have_samples_of_their_own(tiny):
   [run] = runs_of(tiny, 'sample.guidance.w=0.1,0.10000001')
   first, second = sample_sets(run.samplings[0].config.sample, run.samplings[0].step)

@@ -1,7 +1,7 @@
 """Pairs: two predictions of one z, the second one to be moved away from, in one network call."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -19,13 +19,24 @@ LogProb = Callable[[jax.Array, jax.Array, Any], jax.Array]
 Pair = Callable[..., tuple[Prediction, Prediction]]
 
 
+class Shared(NamedTuple):
+  """An `EpsFn` in two parts, of which the first is without the condition: both passes share it."""
+
+  trunk: Callable[[jax.Array, jax.Array], Any]  # (z, lam) → features, a tree of arrays (N, …)
+  head: Callable[[Any, Cond], jax.Array]  # (features, cond) → ε
+
+  def __call__(self, z: jax.Array, lam: jax.Array, cond: Cond) -> jax.Array:
+    """ε as any `EpsFn` says it."""
+    return self.head(self.trunk(z, lam), cond)
+
+
 def null(eps_fn: EpsFn, cond: Cond) -> Pair:
   """ε(z, c) and ε(z, ∅), of one conditional model. Section 3.
 
-  eps_fn: (z (N, …), lam (N,), cond) → (N, …), called with N = 2B samples. Returns
-  pair(z, lam, alone) → (towards, away) for z (B, …) and lam (B,); where `alone`, a bool that may be
-  traced, the ∅ half is not computed, and away is towards. Every array of cond is of B samples, else
-  pair raises AssertionError.
+  eps_fn: (z (N, …), lam (N,), cond) → (N, …), called with N = 2B samples, or `Shared`, whose trunk
+  is called with B. Returns pair(z, lam, alone) → (towards, away) for z (B, …) and lam (B,); where
+  `alone`, a bool that may be traced, the ∅ half is not computed, and away is towards. Every array
+  of cond is of B samples, else pair raises AssertionError.
   """
   return contrast(eps_fn, cond, conditioning.null(cond))
 
@@ -47,7 +58,10 @@ def contrast(eps_fn: EpsFn, cond: Cond, against: Cond) -> Pair:
     sides = jax.tree.map(
       lambda a, b: jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:]), cond, against
     )
-    eps = eps_fn(jnp.repeat(z, 2, axis=0), jnp.repeat(lam, 2, axis=0), sides)
+    shared = isinstance(eps_fn, Shared)
+    features = eps_fn.trunk(z, lam) if shared else (z, lam)
+    features = jax.tree.map(lambda a: jnp.repeat(a, 2, axis=0), features)
+    eps = eps_fn.head(features, sides) if shared else eps_fn(*features, sides)
     return eps[0::2], eps[1::2]
 
   def pair(z, lam, alone=False):
@@ -141,6 +155,7 @@ PAIRS: dict[str, Callable[..., Pair]] = {
   'classifier_unconditional': classifier_unconditional,
 }
 CLASSIFIERS = ('classifier', 'classifier_unconditional')  # those that take a log_prob
+SHARING = ('null', 'contrast')  # those whose passes share the trunk of a `Shared`
 GUIDED = (*CLASSIFIERS, 'autoguidance')  # those that ask another network
 
 
