@@ -6,8 +6,10 @@ import pytest
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import Checkpoints
+from cfg_jax.core.errors import UserError
 from cfg_jax.generate import __main__ as generate
 from cfg_jax.generate.store import sample_sets
+from cfg_jax.methods.owners import OWNERS
 from cfg_jax.plan import cost
 from tests.generate.test_guide import images_of, random_run
 
@@ -95,6 +97,17 @@ def test_a_rule_by_name_with_its_knob(drawn):
   [some] = drawn(rule, 'sample.guidance.w=3')
   np.testing.assert_array_equal(none, plain)
   assert (some != plain).mean() > 0.05
+
+
+@pytest.mark.parametrize('solver', ['ddim', 'dpmpp'])
+def test_what_looks_back_is_for_a_solver_that_tells(tiny, solver):
+  config = config_lib.change(tiny, ['sample.guidance.rule=feedback'])
+  config_lib.check(config, OWNERS, 1)
+  config = config_lib.change(config, [f'sample.sampler.name={solver}'])
+  said = f"sample.sampler.name='{solver}' tells feedback not how likely its steps are: use ddpm"
+  with pytest.raises(UserError, match=said) as error:
+    config_lib.check(config, OWNERS, 1)
+  assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize(

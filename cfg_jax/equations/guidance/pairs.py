@@ -180,13 +180,21 @@ def guide(pair: Pair, rule: Callable, **knobs: Any) -> Callable:
   else:
     known = {name: np.asarray(x) for name, x in knobs.items()}
     never = bool(np.all(rules.unguided(known, rule)))
+  looks_back = rule in rules.LOOKS_BACK
 
   def model(z: jax.Array, lam: jax.Array, memory: Memory) -> tuple[Prediction, Memory]:
     alone = never
     if rule in rules.ALONE and never is not True:
       alone = jnp.all(rules.alone(rule, lam, memory.rule, knobs))
     towards, away = pair(z, lam, alone)
-    prediction, own = rule(towards, away, z, lam, memory.rule, **knobs)
+    own = memory.rule
+    if looks_back:
+      own = own, memory.told[:, 0] - memory.told[:, 1]
+    prediction, own = rule(towards, away, z, lam, own, **knobs)
+    if looks_back:
+      prediction = prediction._replace(sides=(towards.x, away.x))
     return prediction, memory._replace(rule=own)
 
+  if looks_back:
+    model.memory = lambda z: (rules.LOOKS_BACK[rule](z), jnp.zeros((len(z), 2), z.dtype))
   return model
