@@ -76,9 +76,12 @@ def given(
 ) -> tuple[Any, ...]:
   """What the pair takes beside the network and cond: see `pairs`.
 
-  (log p(c|z_λ),) of a classifier, (ε_weak,) of a weaker network, (c',) of a contrast, or nothing.
+  (log p(c|z_λ),) of a classifier, (ε_weak,) of a weaker network, (c',) of a contrast, (C,) of all
+  classes, or nothing.
   """
   workdir, pair = folder(config), config.sample.guidance.pair
+  if pair == 'classes':
+    return (registry.of(config.data).num_classes,)
   if pair == 'contrast':
     return (conditioning.given(jnp.full_like(cond.value, config.sample.guidance.against)),)
   if workdir is None:

@@ -180,7 +180,8 @@ def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
   lam = samplers.visited(config.sample.sampler, ends.lambda_min, ends.lambda_max)
   knobs = rules.knobs_of(guidance) | {'w': w}
   both = config.sample.sampler.name in samplers.PARTICLES
-  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam, both)
+  classes = registry.of(config.data).num_classes
+  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam, both, classes)
   return network + gradients * (guide_calls(config) if gradients else 0)
 
 

@@ -104,7 +104,7 @@ def test_what_looks_back_is_for_a_solver_that_tells(tiny, solver):
   config = config_lib.change(tiny, ['sample.guidance.rule=feedback'])
   config_lib.check(config, OWNERS, 1)
   config = config_lib.change(config, [f'sample.sampler.name={solver}'])
-  said = f"sample.sampler.name='{solver}' tells feedback not how likely its steps are: use ddpm"
+  said = f"sample.sampler.name='{solver}' does not tell the rule feedback how likely its"
   with pytest.raises(UserError, match=said) as error:
     config_lib.check(config, OWNERS, 1)
   assert '\n' not in str(error.value)
