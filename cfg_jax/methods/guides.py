@@ -110,6 +110,8 @@ def problems(config: ml_collections.ConfigDict) -> Problems:
     num_classes = registry.of(config.data).num_classes
     if not 0 <= guidance.against < num_classes:
       yield 'against', f'is none of the classes 0 to {num_classes - 1}'
+  if guidance.pair == 'classes' and registry.of(config.data).num_classes < 2:
+    yield 'pair', f'needs two classes or more, and {config.data.name} has one: use another pair'
   if guidance.pair not in GUIDED:
     return
   classifies = guidance.pair in CLASSIFIERS
