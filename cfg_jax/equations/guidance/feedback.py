@@ -34,13 +34,13 @@ def feedback(
 ) -> tuple[Prediction, State]:
   """Scale e^ℓ/(e^ℓ − (1 − π)), at most 1 + w. Koulischer et al. 2025 (2506.06085).
 
-  Right for a network that has π p(x|c) + (1 − π) p(x) in place of p(x|c), with e^ℓ = p(c|z)/p(c) by
-  that network. ℓ begins at 0, and adds τ (log p(z'|z, c) − log p(z'|z)) + δ a step, kept where the
-  scale is at most 1 + w, and at most 3. π in (0, 1); temperature τ ≥ 0 and `offset`, all of δ, by
-  the share of the paper's grid that a step is: 1 and 0 are Bayes' rule. Theirs is −14.6, log(1.5
-  (1 − π)) for the first 44 % of the steps, so that what says nothing of c is guided soon after; on
-  latents, which say too much, τ is about 0.01. memory: (of the last call, log p(c|z)/p(c) of the
-  path), from a solver of `samplers.TELLING`. Two network calls a step.
+  Right for a network that has π p(x|c) + (1 − π) p(x) in place of p(x|c), where e^ℓ is its
+  p(c|z)/p(c). ℓ begins at 0, and a step adds τ (log p(z'|z, c) − log p(z'|z)) + δ; it is kept where
+  the scale is at most 1 + w, and at most 3. π in (0, 1); temperature τ ≥ 0; offset: all δ together,
+  each by its step's share of the paper's grid. τ = 1 and δ = 0 are Bayes' rule. The offset at first
+  is the authors', by which a path that says nothing of c has a scale of 3 after 44 % of the steps;
+  their τ is about 0.01, on latents. memory: (of the last call, log p(c|z)/p(c) by the path), from a
+  solver of `samplers.TELLING`. Two network calls a step.
   """
   last, told = memory
   p, _ = progress(lam)
