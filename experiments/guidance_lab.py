@@ -4,8 +4,9 @@
 
 A sweep (see `cfg_jax.sweep`, whose flags it takes) of one model, p_uncond = 0.1, drawn under each
 of `ways` from the same three noises, 500 samples each. The sampler is the digits' own, six calls of
-the network, so that an interval is named by which of them it guides; CFG++ is for DDIM, and so has
-plain guidance by DDIM beside it. Autoguidance moves away from this run's own earlier checkpoints.
+the network, so that an interval is named by which of them it guides; CFG++ is for DDIM, feedback
+for DDPM, and each has plain guidance by it beside it. Autoguidance moves away from this run's own
+earlier checkpoints.
 Stopped, it goes on where it was. Ends with guidance_lab.png and guidance_lab.txt, what it shows in
 words: above all which rule reaches plain guidance's least distance at 1.3 network calls a step or
 fewer, where an unguided step is 1 and a guided one 2.
@@ -76,6 +77,9 @@ def ways(run: Path, num_steps: int) -> dict[str, tuple[str, ...]]:
   ddim = ('sample.sampler.name=ddim', 'sample.sampler.grid=edm', 'sample.sampler.num_steps=6')
   found['cfg_pp, by DDIM'] = (*ddim, f'{RULE}=cfg_pp', f'{AXIS}=0.6,0.8,1')
   found['classifier_free, by DDIM'] = (*ddim, f'{AXIS}=0,0.1,0.4')
+  ddpm = ('sample.sampler.name=ddpm', *ddim[1:])
+  found['feedback, by DDPM'] = (*ddpm, f'{RULE}=feedback', f'{AXIS}=0.4,1')
+  found['classifier_free, by DDPM'] = (*ddpm, f'{AXIS}=0.4,1')
   found['contrast, from class 0'] = ('sample.guidance.pair=contrast', few)
   for rule in ('rescale', 'apg', 'cfg_zero', 'tcfg', 'linear', 'cosine', 'beta'):
     found[rule] = (f'{RULE}={rule}', few)

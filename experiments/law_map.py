@@ -54,6 +54,8 @@ def cells() -> Iterator[tuple[str, str, int]]:
   """(rule, solver, steps), the most steps first, which the others are compared with."""
   for rule, solver in itertools.product([*rules.RULES, 'smc'], SOLVERS):
     fits = {'mean_shift': (), 'cfg_pp': ('ddim',), 'smc': ('ddpm',)}
+    if rules.RULES.get(rule) in rules.LOOKS_BACK:
+      fits[rule] = samplers.TELLING
     if SOLVERS[solver][0] in fits.get(rule, (SOLVERS[solver][0],)):
       yield from ((rule, solver, steps) for steps in reversed(STEPS))
 

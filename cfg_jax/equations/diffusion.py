@@ -16,13 +16,15 @@ class Prediction(NamedTuple):
 
   kind: (B,) or one for all. Where a rule changes its formula on the way, as at the ends of an
   interval, it tells here which it used: a solver of order 2 does not combine two kinds. smooth:
-  an x without the rule, whose change along λ stands in for that of x where two kinds meet.
+  an x without the rule, whose change along λ stands in for that of x where two kinds meet. sides:
+  other x, under which a solver is to tell how likely its step was: see `loop.Memory`.
   """
 
   x: jax.Array
   eps: jax.Array
   kind: jax.Array | bool = False
   smooth: jax.Array | None = None
+  sides: tuple[jax.Array, ...] = ()
 
 
 def log_snr(u: jax.Array, lambda_min: float = -20.0, lambda_max: float = 20.0) -> jax.Array:

@@ -191,6 +191,14 @@ def problems(sample: ml_collections.ConfigDict, context: config_lib.Context) -> 
     sample.sampler.get('name') == 'ddpm_shifted'
   ):
     yield 'guidance.rule', "and the solver: 'mean_shift' and 'ddpm_shifted' go together, or neither"
+  guidance, told = sample.guidance, []
+  if rules.RULES.get(guidance.get('rule')) in rules.LOOKS_BACK:
+    told.append(f'the rule {guidance.rule}')
+  if guidance.get('pair') == 'classes':
+    told.append('the pair classes')
+  if told and sample.sampler.get('name') not in samplers.TELLING:
+    what, solvers = ' and '.join(told), ', '.join(samplers.TELLING)
+    yield 'sampler.name', f'does not tell {what} how likely its steps are: use {solvers}'
   if sample.sampler.get('name') in samplers.PARTICLES:
     if sample.guidance.get('rule') not in ('classifier_free', 'mean_shift'):
       yield 'guidance.rule', "is weighted by no particles: with 'smc', use 'classifier_free'"

@@ -76,9 +76,12 @@ def given(
 ) -> tuple[Any, ...]:
   """What the pair takes beside the network and cond: see `pairs`.
 
-  (log p(c|z_λ),) of a classifier, (ε_weak,) of a weaker network, (c',) of a contrast, or nothing.
+  (log p(c|z_λ),) of a classifier, (ε_weak,) of a weaker network, (c',) of a contrast, (C,) of all
+  classes, or nothing.
   """
   workdir, pair = folder(config), config.sample.guidance.pair
+  if pair == 'classes':
+    return (registry.of(config.data).num_classes,)
   if pair == 'contrast':
     return (conditioning.given(jnp.full_like(cond.value, config.sample.guidance.against)),)
   if workdir is None:
@@ -107,6 +110,8 @@ def problems(config: ml_collections.ConfigDict) -> Problems:
     num_classes = registry.of(config.data).num_classes
     if not 0 <= guidance.against < num_classes:
       yield 'against', f'is none of the classes 0 to {num_classes - 1}'
+  if guidance.pair == 'classes' and registry.of(config.data).num_classes < 2:
+    yield 'pair', f'needs two classes or more, and {config.data.name} has one: use another pair'
   if guidance.pair not in GUIDED:
     return
   classifies = guidance.pair in CLASSIFIERS

@@ -200,7 +200,8 @@ def image_calls(config: ml_collections.ConfigDict, w: float) -> float:
   lam = samplers.visited(config.sample.sampler, ends.lambda_min, ends.lambda_max)
   knobs = rules.knobs_of(guidance) | {'w': w}
   both = config.sample.sampler.name in samplers.PARTICLES
-  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam, both)
+  classes = registry.of(config.data).num_classes
+  network, gradients = pairs.calls_along(guidance.pair, guidance.rule, knobs, lam, both, classes)
   if network > len(lam) and (share := second_pass(config)) < 1:
     network = len(lam) + share * (network - len(lam))
   return network + gradients * (guide_calls(config) if gradients else 0)

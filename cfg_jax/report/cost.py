@@ -74,7 +74,7 @@ def _looks(settings: Sequence[dict]) -> list[int]:
 
 
 def _calls(settings: dict) -> float:
-  """Network calls for one image, a guide's apart; nan for a sampler that is not known."""
+  """Network calls for one image, a guide's apart; nan where that is not known."""
   from cfg_jax.equations import samplers  # here: they load JAX, for a second
   from cfg_jax.equations.guidance import pairs, rules
 
@@ -86,6 +86,8 @@ def _calls(settings: dict) -> float:
   if sampler.get('name') not in samplers.NAMES:
     return np.nan
   guidance = {k: v for k, v in section('guidance').items() if v is not None}
+  if guidance['pair'] == 'classes':
+    return np.nan  # as many as the data have classes
   ends = (settings.get(f'diffusion.lambda_{end}') for end in ('min', 'max'))
   lam = samplers.visited(sampler, *(e if e is not None else d for e, d in zip(ends, (-20.0, 20.0))))
   knobs = rules.knobs_of(guidance)

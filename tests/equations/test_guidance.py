@@ -217,6 +217,10 @@ class TestProblems:
       ({'rule': 'apg_diffusers', 'momentum': -1.0}, 'momentum', '-0.99 to 0.99'),
       ({'rule': 'adaptive', 'theta': 3.0}, 'theta', 'is a cosine'),
       ({'rule': 'cfg_pp', 'w': (0.5, 1.5)}, 'w', 'use 0 to 1'),
+      ({'rule': 'feedback', 'pi': 1.0}, 'pi', 'must be in (0, 1)'),
+      ({'rule': 'feedback', 'temperature': -1.0}, 'temperature', 'must be 0 to 1000'),
+      ({'rule': 'feedback', 'offset': float('inf')}, 'offset', 'must be -1000 to 1000'),
+      ({'rule': 'feedback', 'w': (0.0, -1.0)}, 'w', 'the most that feedback guides'),
       ({'w': (-1.1e6,)}, 'w', 'at most 1e6'),
     ],
   )

@@ -21,10 +21,11 @@ WORKDIR, TRAIN = Path({workdir!r}), {train}
 TRAINING |= {{'train.num_steps': 30, 'train.warmup_steps': 1, 'train.ema_decay': 0.5}}
 SETTINGS |= {{'sample.num_samples': 40, 'data.dir': {data_dir!r}}}
 """
-# What a user does: moves the sliders, chooses a sampler; and what they must then show.
+# What a user does: moves the sliders, chooses a sampler and a rule; and what they must then show.
 MOVE = """
 w_slider.value = 3.0
 grid_choice.value = 'paper'
+rule_choice.value = 'rescale'
 gaussians_w.value = 2.0
 """
 EXPECT = """
@@ -33,6 +34,8 @@ for w in (3.0, 0.0):
   display(shown({f'w = {w:g}': explore.render(w, 0, model)}))
 paper = load('sample.sampler.name=dpmpp', 'sample.sampler.grid=paper', 'sample.sampler.num_steps=8')
 display(shown({f'w = {w:g}': explore.render(w, 0, paper) for w in (0, 1, 4)}, pixels=40))
+for rule in ('rescale', 'classifier_free'):
+  display(shown({'w = 1': explore.render(1, 0, with_sampler('dpmpp', 'paper', 8, rule))}))
 """
 
 
@@ -105,7 +108,7 @@ def test_it_runs_from_top_to_bottom_and_its_sliders_move_the_pictures(train, tmp
   resources = {'metadata': {'path': str(PATH.parent)}}
   asyncio.run(execute(nbclient.NotebookClient(notebook, timeout=300, resources=resources)))
 
-  programs, at_3, at_0, on_paper = notebook.cells[-1].outputs
+  programs, at_3, at_0, on_paper, rescaled, plain = notebook.cells[-1].outputs
   assert programs.text == '1\n'  # however the slider moved
   [state] = notebook.metadata.widgets.values()
   outputs = [
@@ -115,8 +118,9 @@ def test_it_runs_from_top_to_bottom_and_its_sliders_move_the_pictures(train, tmp
   ]
   # An error in what a slider calls is shown in its place, and raises nothing.
   kinds = [[output['output_type'] for output in shown] for shown in outputs]
-  assert kinds == [['display_data'], ['stream', 'display_data'], ['display_data']]
-  moved, chosen = (outputs[i][-1]['data']['image/png'] for i in (0, 1))
+  assert [shown for shown in kinds if shown != ['display_data']] == [['stream', 'display_data']]
+  moved, chosen, ruled = (outputs[i][-1]['data'].get('image/png') for i in (0, 1, -1))
+  assert ruled == rescaled.data['image/png'] != plain.data['image/png']
   assert moved == at_3.data['image/png'] != at_0.data['image/png']
   assert chosen == on_paper.data['image/png']
   assert outputs[1][0]['text'].startswith('8 calls of the network')

@@ -12,6 +12,8 @@ from cfg_jax import methods
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import sharding
 from cfg_jax.core.checkpoint import Checkpoints
+from cfg_jax.equations import knobs
+from cfg_jax.equations.guidance import rules
 from cfg_jax.generate import draw as generate
 from cfg_jax.generate import explore
 from cfg_jax.generate.store import sample_sets
@@ -79,6 +81,35 @@ def test_settings_of_the_sampler_can_be_changed(workdir, model):
   other = explore.load(workdir, 'sample.sampler.num_steps=5')
   assert other.config.sample.sampler.num_steps == 5
   assert differ(explore.render(1, 0, other), explore.render(1, 0, model)) > 1
+
+
+def test_a_rule_and_its_knobs(workdir):
+  """Within one program; an interval that covers none is no guidance, and one that covers all is."""
+  other = explore.load(workdir, 'sample.guidance.rule=interval')
+  plain = explore.load(workdir)
+  at = lambda lo, hi: explore.render(2.0, 0, other, lo=lo, hi=hi)  # noqa: E731
+  np.testing.assert_array_equal(at(30, 31.0), explore.render(0.0, 0, plain))
+  np.testing.assert_array_equal(at(-21, 21), explore.render(2.0, 0, plain))
+  np.testing.assert_array_equal(at(-2.13, 2.55), explore.render(2.0, 0, other))
+  assert differ(at(-21, 21), at(-2, 2)) > 1 and other.draw._cache_size() == 1
+  with pytest.raises(ValueError, match='sample.guidance.hi=2.55 must be over lo=3') as error:
+    explore.render(2.0, 0, other, lo=3)
+  assert '\n' not in str(error.value)
+
+
+def test_the_rules_of_a_solver_and_the_sliders_of_a_rule(model):
+  assert set(explore.rules_of(model)) == {*rules.RULES} - {'mean_shift'}
+  config = config_lib.change(model.config, ['sample.sampler.name=ddim'])
+  assert set(explore.rules_of(model._replace(config=config))) == {*rules.RULES} - {
+    'mean_shift',
+    'feedback',
+  }
+  for rule in rules.RULES:
+    found = explore.knobs_of(rule)
+    assert found.keys() == knobs.defaults(rules.RULES[rule]).keys()
+    assert all(least <= value < most for value, least, most in found.values())
+  assert explore.knobs_of('rescale') == {'phi': (0.7, 0, 1)}
+  assert explore.knobs_of('interval')['lo'] == (-2.13, -22.13, 17.87)
 
 
 def test_bad_input_is_one_line(workdir, model):

@@ -1,4 +1,6 @@
-"""Pairs beside ∅, by name on the command: a weaker network, and another class."""
+"""Pairs beside ∅, by name on the command: a weaker network, another class, or all."""
+
+import dataclasses
 
 import jax
 import numpy as np
@@ -6,8 +8,12 @@ import pytest
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core.checkpoint import Checkpoints
+from cfg_jax.core.errors import UserError
+from cfg_jax.data import registry
 from cfg_jax.generate import __main__ as generate
 from cfg_jax.generate.store import sample_sets
+from cfg_jax.methods import drawing, guides
+from cfg_jax.methods.owners import OWNERS
 from cfg_jax.plan import cost
 from tests.generate.test_guide import images_of, random_run
 
@@ -95,6 +101,38 @@ def test_a_rule_by_name_with_its_knob(drawn):
   [some] = drawn(rule, 'sample.guidance.w=3')
   np.testing.assert_array_equal(none, plain)
   assert (some != plain).mean() > 0.05
+
+
+@pytest.mark.parametrize('part, name', [('rule', 'feedback'), ('pair', 'classes')])
+def test_what_looks_back_is_for_a_solver_that_tells(tiny, part, name):
+  config = config_lib.change(tiny, [f'sample.guidance.{part}={name}'])
+  config_lib.check(config, OWNERS, 1)
+  config = config_lib.change(config, ['sample.sampler.name=ddim'])
+  said = f"sample.sampler.name='ddim' does not tell the {part} {name} how likely its steps are: use"
+  with pytest.raises(UserError, match=said) as error:
+    config_lib.check(config, OWNERS, 1)
+  assert '\n' not in str(error.value)
+
+
+def test_all_classes_take_as_many_calls_and_no_null(tiny, monkeypatch):
+  config = config_lib.change(tiny, ['sample.guidance.pair=classes'])
+  steps = config.sample.sampler.num_steps
+  assert [cost.image_calls(config, w) for w in (0.0, 1.0)] == [steps, 10 * steps]
+  config.method.p_uncond = 0.0
+  drawing.check_guidance(config, [0.0, 2.0])
+  config.method.p_uncond = 1.0
+  with pytest.raises(UserError, match='sample.guidance.pair=classes .* asks for classes, which'):
+    drawing.check_guidance(config, [0.0])
+  one = dataclasses.replace(registry.of(config.data), num_classes=1)
+  monkeypatch.setattr(registry, 'of', lambda data: one)
+  [(field, remedy)] = guides.problems(config)
+  assert field == 'pair' and 'needs two classes or more' in remedy
+
+
+@pytest.mark.slow
+def test_all_classes_by_name(drawn):
+  unguided, guided = drawn('sample.guidance.pair=classes', 'sample.guidance.w=0,3')
+  assert (guided != unguided).mean() > 0.05
 
 
 @pytest.mark.parametrize(

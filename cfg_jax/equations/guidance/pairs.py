@@ -75,6 +75,36 @@ def contrast(eps_fn: EpsFn, cond: Cond, against: Cond) -> Pair:
   return pair
 
 
+def classes(eps_fn: EpsFn, cond: Cond, num_classes: int) -> Pair:
+  """ε(z, c) and Σ_k p(k|z) ε(z, k), the unconditional one from all C classes: ∅ is never asked.
+
+  The classes are equally likely. cond: of class ids (B,). Returns pair(z, lam, alone, log_p) →
+  (towards, away, *each), with log_p (B, C) of p(k|z) but for a constant, and each of the C
+  predictions: `guide` has log_p from how likely the path is under each of them, with a solver of
+  `samplers.TELLING`. One network call of B C samples; where alone, as for `null`, of B.
+  """
+
+  def conditional(z, lam):
+    return jnp.repeat(eps_fn(z, lam, cond)[:, None], num_classes, axis=1)
+
+  def all_classes(z, lam):
+    of_each = conditioning.given(jnp.tile(jnp.arange(num_classes), len(z)))
+    eps = eps_fn(jnp.repeat(z, num_classes, axis=0), jnp.repeat(lam, num_classes), of_each)
+    return eps.reshape(len(z), num_classes, *z.shape[1:])
+
+  def pair(z, lam, alone, log_p):
+    if isinstance(alone, jax.core.Tracer):
+      each = jax.lax.cond(alone, conditional, all_classes, z, lam)
+    else:
+      each = (conditional if alone else all_classes)(z, lam)
+    towards = jax.vmap(lambda eps, c: eps[c])(each, cond.value)
+    away = jax.vmap(lambda p, eps: jnp.tensordot(p, eps, 1))(jax.nn.softmax(log_p), each)
+    return _predictions(z, lam, towards, away, *jnp.unstack(each, axis=1))
+
+  pair.classes = num_classes
+  return pair
+
+
 def autoguidance(eps_fn: EpsFn, cond: Cond, weak_fn: EpsFn) -> Pair:
   """ε(z, c) and ε_weak(z, c), of a worse network: earlier in training, or smaller.
 
@@ -150,6 +180,7 @@ def _predictions(z, lam, *sides):
 PAIRS: dict[str, Callable[..., Pair]] = {
   'null': null,
   'contrast': contrast,
+  'classes': classes,
   'autoguidance': autoguidance,
   'classifier': classifier,
   'classifier_unconditional': classifier_unconditional,
@@ -159,26 +190,36 @@ SHARING = ('null', 'contrast')  # those whose passes share the trunk of a `Share
 GUIDED = (*CLASSIFIERS, 'autoguidance')  # those that ask another network
 
 
-def calls(pair: str, alone: bool) -> tuple[int, int]:
+def calls(pair: str, alone: bool, num_classes: int = 0) -> tuple[int, int]:
   """What an image costs at a step: network calls, and gradients of log_prob.
 
-  alone: no second prediction is needed, see `rules.alone`. A weaker network counts as the network.
+  alone: no second prediction is needed, see `rules.alone`. A weaker network counts as the network;
+  num_classes: of the pair `classes`.
   """
+  if pair == 'classes':
+    return (1 if alone else num_classes), 0
   if pair not in CLASSIFIERS:
     return (1 if alone else 2), 0
   return 1, 0 if alone and pair == 'classifier' else 1
 
 
 def calls_along(
-  pair: str, rule: str, knobs: Mapping[str, Any], lam: np.ndarray, both: bool = False
+  pair: str,
+  rule: str,
+  knobs: Mapping[str, Any],
+  lam: np.ndarray,
+  both: bool = False,
+  num_classes: int = 0,
 ) -> tuple[int, int]:
   """`calls` of an image, added up over the λ of its sampler's calls, see `samplers.visited`.
 
   pair, rule: by name; knobs: the rule's, one number each; both: whether two predictions are always
-  made, as for particles. `adaptive` counts as if it never agreed.
+  made, as for particles; num_classes: see `calls`. `adaptive` counts as if it never agreed.
   """
   alone = False if both else rules.alone(rules.RULES[rule], lam, np.zeros((len(lam), 1)), knobs)
-  of_steps = [calls(pair, bool(x)) for x in np.broadcast_to(alone, lam.shape)]
+  if pair == 'classes':
+    alone = rules.unguided(knobs, rules.RULES[rule])
+  of_steps = [calls(pair, bool(x), num_classes) for x in np.broadcast_to(alone, lam.shape)]
   return tuple(map(sum, zip(*of_steps)))
 
 
@@ -195,13 +236,23 @@ def guide(pair: Pair, rule: Callable, **knobs: Any) -> Callable:
   else:
     known = {name: np.asarray(x) for name, x in knobs.items()}
     never = bool(np.all(rules.unguided(known, rule)))
+  looks_back, classes = rule in rules.LOOKS_BACK, getattr(pair, 'classes', 0)
 
   def model(z: jax.Array, lam: jax.Array, memory: Memory) -> tuple[Prediction, Memory]:
     alone = never
-    if rule in rules.ALONE and never is not True:
+    if rule in rules.ALONE and never is not True and not classes:  # which must hear of every step
       alone = jnp.all(rules.alone(rule, lam, memory.rule, knobs))
-    towards, away = pair(z, lam, alone)
-    prediction, own = rule(towards, away, z, lam, memory.rule, **knobs)
+    told = (memory.told[:, 2:],) if classes else ()
+    sides = towards, away, *_ = pair(z, lam, alone, *told)
+    own = memory.rule
+    if looks_back:
+      own = own, memory.told[:, 0] - memory.told[:, 1]
+    prediction, own = rule(towards, away, z, lam, own, **knobs)
+    if looks_back or classes:
+      prediction = prediction._replace(sides=tuple(side.x for side in sides))
     return prediction, memory._replace(rule=own)
 
+  if looks_back or classes:
+    at_first = rules.LOOKS_BACK.get(rule, jnp.zeros_like)
+    model.memory = lambda z: (at_first(z), jnp.zeros((len(z), 2 + classes), z.dtype))
   return model

@@ -3,8 +3,9 @@
     rule(towards, away, z, lam, memory, **knobs) -> (Prediction, memory)
 
 towards, away: `Prediction`s of z (B, …) at lam (B,); knobs: keyword-only, (B,) or scalars, w among
-them; memory: an array like z, zeros at the first step, for a rule that looks back. A sample's own
-rows alone decide what it gets. Where w = 0 a rule gets `towards` twice, unless `ALONE` says else.
+them; memory: an array like z, zeros at the first step, for a rule that looks back, or what
+`LOOKS_BACK` says. A sample's own rows alone decide what it gets. Where w = 0 a rule gets `towards`
+twice, unless `ALONE` says else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ import numpy as np
 from cfg_jax.equations import knobs
 from cfg_jax.equations.diffusion import Prediction
 from cfg_jax.equations.guidance import adaptive as adaptive_lib
+from cfg_jax.equations.guidance import feedback as feedback_lib
 from cfg_jax.equations.guidance import w_of_lambda
 from cfg_jax.equations.guidance.adaptive import adaptive
 from cfg_jax.equations.guidance.cfg_pp import cfg_pp
@@ -28,6 +30,7 @@ from cfg_jax.equations.guidance.directions import (
   rescale,
   tcfg,
 )
+from cfg_jax.equations.guidance.feedback import feedback
 from cfg_jax.equations.guidance.w_of_lambda import beta, cosine, interval, linear
 
 
@@ -63,6 +66,7 @@ RULES: dict[str, Callable] = {
   'cfg_zero': cfg_zero,
   'tcfg': tcfg,
   'adaptive': adaptive,
+  'feedback': feedback,
 }
 
 
@@ -81,6 +85,9 @@ ALONE: dict[Callable, Callable] = {
 
 # Of `ALONE`, those that look at λ and w alone: steps before they guide are the same for every w.
 BY_LAMBDA = (interval,)
+# Rules that are told how likely the path so far is under both predictions: what each remembers at
+# first, of z. As memory it gets (that, log p(path|c)/p(path) (B,)), and returns what to remember.
+LOOKS_BACK: dict[Callable, Callable] = {feedback: feedback_lib.at_first}
 
 
 def unguided(knobs: Mapping[str, Any], rule: Callable = classifier_free) -> Any:
@@ -122,6 +129,9 @@ RANGES = {
   'eta': (0, 1, 'must be in [0, 1]; the paper has 0, and 1 keeps the whole direction'),
   'radius': (0, 1e6, 'must be 0 to 1e6, and 0 shortens nothing; the paper has 2.5 and 5'),
   'momentum': (-0.99, 0.99, 'must be -0.99 to 0.99; the paper has -0.5 and -0.75'),
+  'pi': (1e-6, 1 - 1e-6, 'must be in (0, 1), by 1e-6 or more; the paper has 0.999 and above'),
+  'temperature': (0, 1e3, "must be 0 to 1000; 1 is Bayes' rule, and the paper's is about 0.01"),
+  'offset': (-1e3, 1e3, "must be -1000 to 1000; 0 is Bayes' rule, and the paper's is -14.6"),
   'theta': (-1, 2, 'is a cosine: use -1 to 1, and 1 for guidance at every step'),
 }
 
@@ -148,6 +158,8 @@ def problems(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield 'w', 'names a guidance strength twice, as float32 sees it'
   elif rule is cfg_pp and not all(0 <= x <= 1 for x in w):
     yield 'w', "is CFG++'s: use 0 to 1, where 0 is the unconditional model"
+  elif rule is feedback and not all(x >= 0 for x in w):
+    yield 'w', 'is the most that feedback guides: use 0 or more'
 
 
 def _out_of_range(rule, own):

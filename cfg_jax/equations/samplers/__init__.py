@@ -35,6 +35,7 @@ SOLVERS: dict[str, Callable] = {
 # In place of a solver and a rule: particles for each sample, guided by both predictions.
 PARTICLES: dict[str, Callable] = {'smc': smc.draw}
 NAMES = SOLVERS | PARTICLES
+TELLING = ('ddpm',)  # those that tell how likely a step was, see `loop.Memory`
 KINDS = {bool: 'true or false', int: 'a whole number', str: 'text'}
 # Of `sample.sampler`, each with a value of its type; all others are knobs.
 COMMON = {'name': 'ddpm', 'grid': 'paper', 'num_steps': 256, 'clip_x': True}
@@ -110,6 +111,7 @@ def sample_model(
   of the steps, see `loop.run`. Others as for `sample`.
   """
 
+  @functools.wraps(model)  # with its `memory`
   def clipped(z, lam, memory):
     prediction, memory = model(z, lam, memory)
     x = clip(prediction.x, quantile=quantile)
@@ -117,7 +119,8 @@ def sample_model(
     eps = prediction.eps + alpha / sigma * (prediction.x - x)
     if (smooth := prediction.smooth) is not None:
       smooth = clip(smooth, quantile=quantile)
-    return prediction._replace(x=x, eps=eps, smooth=smooth), memory
+    sides = tuple(clip(side, quantile=quantile) for side in prediction.sides)
+    return prediction._replace(x=x, eps=eps, smooth=smooth, sides=sides), memory
 
   solver = functools.partial(SOLVERS[sampler], **solver_knobs)
   return loop.run(clipped if clip_x else model, solver, keys, shape, lam, part)

@@ -19,8 +19,18 @@ def ddpm(
   """z_{t+1} ~ N(μ̃(z_t, x̃_t), (σ̃²)^{1−v} (σ²)^v I). Algorithm 2, lines 4 and 5.
 
   v ∈ [0, 1] interpolates the variance in log space; DDPM's two fixed variances are v = 0, β̃_t, and
-  v = 1, β_t. A step is one call of the model.
+  v = 1, β_t. A step is one call of the model. It tells how likely the step was under each of the
+  prediction's `sides`, as transitions of the same variance.
   """
   prediction, memory = model(z, step.lam, memory)
   mean, variance = diffusion.reverse(z, prediction.x, step.lam, step.lam_next, v)
-  return mean + jnp.sqrt(variance) * noise(step.t), memory
+  xi = jnp.sqrt(variance) * noise(step.t)
+  if prediction.sides:
+
+    def log_p(x):  # log p(z'|side) − log p(z'|x̃), of which ‖z' − μ̃‖² would cancel
+      away = diffusion.reverse(z, x, step.lam, step.lam_next, v)[0] - mean
+      return -0.5 / variance * jnp.sum(away**2 - 2 * xi * away, axis=tuple(range(1, z.ndim)))
+
+    told = memory.told + jnp.stack([log_p(x) for x in prediction.sides], axis=1)
+    memory = memory._replace(told=told)
+  return mean + xi, memory

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,10 @@ from cfg_jax.equations.diffusion import Prediction
 class Memory(NamedTuple):
   """What is kept from step to step, zeros at first."""
 
-  rule: jax.Array  # a guidance rule's, like z
+  rule: Any  # a guidance rule's, like z if the rule does not say else
   solver: Prediction  # a solver's last one, if it looks back
+  # (B, K), log p(z_1 … z_t | side k) but for what all have in common, if the model has `sides`
+  told: jax.Array | None = None
 
 
 class Step(NamedTuple):
@@ -61,7 +63,8 @@ def run(
 ) -> jax.Array | Carry:
   """Draws z_1 ~ N(0, I), moves it along lam (T,) by T − 1 steps of the solver, and returns x̃.
 
-  model: (z (B, *shape), lam (B,), memory) → (prediction, memory), guidance included; solver:
+  model: (z (B, *shape), lam (B,), memory) → (prediction, memory), guidance included, with an
+  attribute `memory`, z → (rule, told) of `Memory`, if it keeps else than an array like z; solver:
   (model, z, step, noise, memory) → (z, memory), its knobs set, where noise(i) is N(0, I), the same
   for the same i: i = t in step t, and T + t where a step needs a second one; keys: (B,), one a
   sample, so that a sample's noise does not depend on the batch it is in; shape: of one sample.
@@ -84,7 +87,9 @@ def run(
 
   z = noise(0)
   nothing = jnp.zeros_like(z)
-  memory = Memory(nothing, Prediction(nothing, nothing, jnp.zeros(z.shape[:1], bool), nothing))
+  rule, told = model.memory(z) if hasattr(model, 'memory') else (nothing, None)
+  last = Prediction(nothing, nothing, jnp.zeros(z.shape[:1], bool), nothing)
+  memory = Memory(rule, last, told)
   before = jnp.concatenate([lam[:1], lam[:-2]])
   steps = (jnp.arange(1, len(lam)), before, lam[:-1], lam[1:])
   steps = [a[part.first : part.until] for a in steps]
