@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
@@ -31,6 +32,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   network = unet.of(config)
   apply, optimizers = unet.apply_fn(network), {'network': make_optimizer(config.train)}
   ends = dict(config.diffusion)  # lambda_min, lambda_max
+  settings = {'seed': np.uint32(config.seed), 'p_uncond': np.float32(config.method.p_uncond)}
 
   def init(seed):
     return train_state.create({'network': unet.create_params(network, seed)}, optimizers)
@@ -39,14 +41,15 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     eps_fn = functools.partial(apply, params['network'], keys=keys if network.dropout else None)
     return objectives.losses(eps_fn, noisy)
 
-  def draw_noisy(key, batch):
-    return objectives.draw(key, batch.x, batch.cond, p_uncond=config.method.p_uncond, **ends)
+  def draw_noisy(key, batch, p_uncond):
+    return objectives.draw(key, batch.x, batch.cond, p_uncond=p_uncond, **ends)
 
   descend = descent(losses, optimizers, config.train, mesh)
 
-  def step(state, batch):  # Algorithm 1
-    k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
-    noisy = draw_noisy(k_loss, batch)
+  def step(state, batch, settings=settings):  # Algorithm 1
+    key = jax.random.fold_in(jax.random.key(settings['seed']), state.step)
+    k_loss, k_net = jax.random.split(key)
+    noisy = draw_noisy(k_loss, batch, settings['p_uncond'])
     keys = jax.random.split(k_net, len(batch.x))
     state, each, metrics = descend(state, noisy, keys)
     metrics |= by_quarter(each, noisy.lam, **ends)
@@ -55,7 +58,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def loss(params, batch, key):
     k_loss, k_net = jax.random.split(key)
     keys = jax.random.split(k_net, len(batch.x))
-    return jnp.mean(losses(params, draw_noisy(k_loss, batch), keys))
+    return jnp.mean(losses(params, draw_noisy(k_loss, batch, config.method.p_uncond), keys))
 
   def draw(params, request):  # Algorithm 2
     eps_fn = functools.partial(apply, params['network'])
@@ -71,7 +74,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     given = dataset.level_values(), measures, config.method.p_uncond, dataset.num_classes
     return likelihood.scores(eps_fn, batch, keys, *given)
 
-  return Method(init, loss, step, draw, score)
+  return Method(init, loss, step, draw, score, settings)
 
 
 FIELDS = {

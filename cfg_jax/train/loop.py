@@ -86,7 +86,7 @@ def train(
     stack.callback(batches.close)
     train_step = jax.jit(
       method.step,
-      in_shardings=(placed, split),
+      in_shardings=(placed, split, everywhere),
       out_shardings=(placed, everywhere),
       donate_argnums=0,
     )
@@ -107,7 +107,7 @@ def train(
     while not last:
       profile.before_step(state)
       batch = sharding.from_rows(log.wait_for(batches), split)
-      state, metrics = train_step(state, batch)
+      state, metrics = train_step(state, batch, method.settings)
       step += 1
       if first:  # which was compiled
         jax.block_until_ready(metrics)
