@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
+from cfg_jax.core import config as config_lib
 from cfg_jax.core import fields
 from cfg_jax.core.config import Context, Problems
 from cfg_jax.core.fields import BELOW_1, Field
@@ -33,6 +34,7 @@ from cfg_jax.data import registry
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.nets import pure
 from cfg_jax.nets.blocks import (
+  CONVOLUTION,
   Attention,
   GroupNorm,
   ResBlock,
@@ -42,6 +44,19 @@ from cfg_jax.nets.blocks import (
   way_down,
 )
 from cfg_jax.nets.embed import EMBEDDINGS, EXPONENTS, embed_lambda, fourier_features
+
+
+# model.remat_keeps: what is kept of the blocks that model.remat recomputes in the backward pass.
+KEEPS = {
+  'nothing': jax.checkpoint_policies.nothing_saveable,
+  # all but attention's own: what is computed again is cheap, norms and activations for the most
+  'products': jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_saveable,
+    jax.checkpoint_policies.save_only_these_names(CONVOLUTION),
+  ),
+}
+
+config_lib.OPTIONAL['model.remat_keeps'] = 'nothing'  # a field that configs may leave out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +75,7 @@ class UNetConfig:
   norm_groups: int
   dtype: str  # of convolutions and attention; parameters, norms, softmax, embeddings are float32
   remat: bool  # recompute each block in the backward pass instead of storing its insides
+  remat_keeps: str = 'nothing'  # of a block that is recomputed: see KEEPS
   lambda_embedding: str = 'arctan'  # or, for ADM's published networks, another of `embedding`
   fourier: tuple[int, ...] = ()  # n of VDM's Fourier features of z, (7, 8) there; () has none
 
@@ -118,8 +134,9 @@ class UNet(nnx.Module):
     chex.assert_shape(z, (lam.shape[0], *config.image_shape))
     chex.assert_equal_shape([lam, cond.value, cond.given])
     stages = [*self.down, self.middle, *self.up]
-    # With remat only a stage's inputs are kept for the backward pass.
-    run = lambda stage, *args: (jax.checkpoint(stage) if config.remat else stage)(*args)  # noqa: E731
+    # With remat only a stage's inputs are kept for the backward pass, and what `remat_keeps` says.
+    again = functools.partial(jax.checkpoint, policy=KEEPS[config.remat_keeps])
+    run = lambda stage, *args: (again(stage) if config.remat else stage)(*args)  # noqa: E731
     keys = iter(split_keys(keys, len(stages)))
 
     emb = self.lambda_in(embed_lambda(lam, config.channels, config.lambda_embedding))
@@ -161,6 +178,7 @@ FIELDS = {
   'norm_groups': Field(int, 1, 2**16),
   'dtype': Field(str),
   'remat': Field(bool),
+  'remat_keeps': Field(str, may_lack=True),
   'lambda_embedding': Field(str, may_lack=True),
   'fourier': EXPONENTS._replace(may_lack=True),
 }
@@ -196,6 +214,8 @@ def problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
     )
   if model.channels % 2:
     yield 'channels', 'must be even: the embedding of λ has sines and cosines'
+  if model.get('remat_keeps', 'nothing') not in KEEPS:
+    yield 'remat_keeps', f'must be one of {", ".join(KEEPS)}'
   if model.get('lambda_embedding', 'arctan') not in EMBEDDINGS:
     yield 'lambda_embedding', f'must be one of {", ".join(EMBEDDINGS)}'
   heads, head_channels = model.num_heads, model.head_channels
