@@ -45,7 +45,6 @@ from cfg_jax.nets.blocks import (
 )
 from cfg_jax.nets.embed import EMBEDDINGS, EXPONENTS, embed_lambda, fourier_features
 
-
 # model.remat_keeps: what is kept of the blocks that model.remat recomputes in the backward pass.
 KEEPS = {
   'nothing': jax.checkpoint_policies.nothing_saveable,

@@ -1,4 +1,4 @@
-"""Models that differ in p_uncond and the seed alone are trained by one program, to the same bits."""
+"""Models that differ in p_uncond and the seed alone are trained by one program."""
 
 import jax
 import jax.numpy as jnp
