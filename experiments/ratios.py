@@ -68,7 +68,7 @@ def command(
     out.seek(0)
     text = out.read().strip()
   if failed:
-    raise UserError(f'{" ".join(map(str, words[:2]))} failed: {text.splitlines()[-1:]}')
+    raise UserError(f'{" ".join(map(str, words[:2]))} failed: {text.rpartition(chr(10))[2]}')
   after = os.times()
   return np.array([seconds, sum(after[2:4]) - sum(before[2:4])]), text
 
