@@ -133,7 +133,7 @@ def time_embed(adm):
 def sinusoids(adm, t):
   """Cosines, then sines of the times: (B,) → (B, channels)."""
   half = adm.channels // 2
-  angles = t[:, None] * torch.exp(-math.log(10_000) * torch.arange(half) / half)
+  angles = t[:, None] * torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
   return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 

@@ -1,187 +1,73 @@
-"""Speed on this machine, as ratios measured in one run. Prints; asserts nothing.
+"""How fast this is on this machine: every ratio, in one table. Prints; asserts nothing.
 
-  python -m experiments.benchmark [--config configs/digits.py]
+  pip install -e '.[parity]' && python -m experiments.benchmark [--long] [--parts shares,unet]
 
-On a GPU or TPU it is the table of `device_table`, of three networks in bfloat16, or of the config
-that is given. The rest of this is what it tells of a CPU.
+On a CPU each part is commands of their own, shown as they start: shares of the machine's float32
+product; the U-Net beside PyTorch's, both on all cores and on one; the start of a command; a sweep
+of 41 w; evaluation. What fails is told of, and the rest goes on. --long adds ADM-64, 1 000 samples
+of each w, and Inception.
 
-FLOPs are those of the convolutions and matrix products as they are written, two for each
-multiply-add, padding included, as papers count them; a training step counts three forwards.
-Rates are beside this machine's own rate of a float32 matrix product over the same devices. The
-input pipeline runs by itself, on all cores; preparing and reading 64×64 images, on one.
+On a GPU or TPU it is first the table of `device_table`, of three networks in bfloat16, or of the
+config that is given; then, on a GPU, the networks beside PyTorch's in bfloat16.
 """
 
-import functools
-import time
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import ml_collections
-import numpy as np
 from absl import flags
 
-from cfg_jax import methods
-from cfg_jax.core import command, runtime, sharding
-from cfg_jax.core import config as config_lib
-from cfg_jax.data import registry
-from cfg_jax.data.batches import Batch, Batches
-from cfg_jax.data.prepare import speed
-from cfg_jax.equations import conditioning, diffusion, guidance, samplers
-from cfg_jax.equations.guidance import pairs
-from cfg_jax.evaluate.owners import OWNERS
-from cfg_jax.methods import drawing
-from cfg_jax.nets import unet
-from cfg_jax.plan import flops as costs
-from experiments import device_table
+from cfg_jax.core import command, files, runtime
+from experiments import device_table, ratios
+from experiments.ratios import Row
 
-ROUNDS = 7
-
-
-def seconds(*calls: Callable[[], object]) -> list[float]:
-  """The least seconds of each call over a few rounds, in turns so that all see the same machine."""
-  best = [np.inf] * len(calls)
-  for call in calls:
-    jax.block_until_ready(call())  # compiles
-  for _ in range(ROUNDS):
-    for i, call in enumerate(calls):
-      begin = time.perf_counter()
-      jax.block_until_ready(call())
-      best[i] = min(best[i], time.perf_counter() - begin)
-  return best
+PARTS = {  # modules of this folder, with flags
+  'shares': ['benchmark_shares'],
+  'unet': ['benchmark_unet'],
+  'start': ['benchmark_start'],
+  'sweep': ['benchmark_sweep --num_samples=100'],
+  'evaluation': ['benchmark_evaluation --noinception'],
+}
+LONG = PARTS | {
+  'unet': ['benchmark_unet', 'benchmark_unet --size=adm64 --batch_size=2'],
+  'sweep': ['benchmark_sweep --num_samples=100,1000'],
+  'evaluation': ['benchmark_evaluation'],
+}
+ALSO_ON_ONE_CORE = ('shares', 'unet')
+ON_A_GPU = [
+  'benchmark_unet --dtype=bfloat16 --batch_size=1024',
+  'benchmark_unet --dtype=bfloat16 --size=cifar10 --batch_size=256',
+  'benchmark_unet --dtype=bfloat16 --size=adm64 --batch_size=16',
+]
 
 
-def benchmark(config: ml_collections.ConfigDict) -> None:
-  """Prints the table for a config's network, batch sizes and T."""
-  config_lib.check(config, OWNERS, jax.device_count())
-  mesh = sharding.data_mesh()
-  everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  network, method = unet.of(config), methods.make(config, mesh)
-  state = jax.jit(functools.partial(method.init, config.seed), out_shardings=everywhere)()
-  params = jax.jit(lambda p: jax.tree.map(jnp.copy, p), out_shardings=everywhere)(state.params)
-  apply = unet.apply_fn(network)
-
-  side = 2048
-  left = jax.device_put(jnp.ones((side, side)), split)
-  right = jax.device_put(jnp.ones((side, side)), everywhere)
-  matmul = jax.jit(jnp.matmul)
-
-  batch_size = config.train.batch_size
-  x = jnp.zeros((batch_size, *network.image_shape))
-  cond = conditioning.given(jnp.zeros(batch_size, jnp.int32))
-  batch = jax.device_put(Batch(x, cond), split)
-  train_step = jax.jit(
-    method.step,
-    out_shardings=(everywhere, everywhere),
-    donate_argnums=0,
-  )
-
-  def one_step():
-    nonlocal state
-    state, metrics = train_step(state, batch)
-    return metrics
-
-  n = config.sample.batch_size
-  indices = jax.device_put(jnp.arange(n, dtype=jnp.int32), split)
-  c = jax.device_put(jnp.arange(n, dtype=jnp.int32) % network.num_classes, split)
-  w = jax.device_put(jnp.full(n, 1.0), split)
-  sampler, knobs = drawing.make_sampler(config, mesh), {'w': w}
-
-  z = jax.device_put(jnp.zeros((n, *network.image_shape)), split)
-  lam = jax.device_put(jnp.zeros(n), split)
-  given = jax.device_put(conditioning.given(c), split)
-  null = conditioning.null(given)
-  eps_fn = jax.jit(apply)
-
-  @jax.jit
-  def batched(params, z, lam, cond):
-    pair = pairs.null(functools.partial(apply, params), cond)
-    towards, away = pair(z, lam)
-    return guidance.guided_eps(towards.eps, away.eps, w)
-
-  combine = jax.jit(guidance.guided_eps)
-  settings = config.sample.sampler
-  grid = samplers.grid_of(settings, **config.diffusion)
-  keys = drawing.sample_keys(config.sample.seed, indices)
-  guided = functools.partial(batched, params['network'])
-  loop = python_loop(guided, given, keys, network.image_shape, grid, settings.v, settings.clip_x)
-
-  t_matmul, t_train, t_sample, t_batched, t_separate, t_loop = seconds(
-    lambda: matmul(left, right),
-    one_step,
-    lambda: sampler(params, indices, c, knobs, np.uint32(0)),
-    lambda: batched(params['network'], z, lam, given),
-    lambda: combine(*(eps_fn(params['network'], z, lam, side) for side in (given, null)), w),
-    loop,
-  )
-  one = jax.tree.map(lambda a: a[:1], (z, lam, given))
-  counted = costs.count_flops(apply, params['network'], *one)
-  forward = counted.convolutions + counted.attention
-  rate = 2 * side**3 / t_matmul
-  train_rate = 3 * forward * batch_size / t_train
-  sample_rate = 2 * forward * n * settings.num_steps / t_sample
-
-  devices = f'{jax.device_count()} {jax.devices()[0].platform} device(s)'
-  print(f'{devices}; {forward / 1e6:.1f} MFLOP a forward pass of one image')
-  print(f'float32 matrix product  {rate / 1e9:7.1f} GFLOP/s')
-  for name, own_rate, images in (
-    ('training step', train_rate, batch_size / t_train),
-    (f'sampler, T={settings.num_steps}', sample_rate, n / t_sample),
-  ):
-    print(f'{name:23s} {own_rate / 1e9:7.1f} GFLOP/s, {own_rate / rate:.0%}; {images:.0f} images/s')
-  print(f'one batched call        {t_separate / t_batched:7.2f} × as fast as two separate ones')
-  print(
-    f'the scan                {t_loop / t_sample:7.2f} × as fast as a Python loop over the step'
-  )
-  try:
-    fed = pipeline_rate(config)
-    ratio = fed / (batch_size / t_train)
-    print(f'input pipeline          {fed:7.0f} images/s, {ratio:.1f} × the training step')
-  except ValueError as error:  # the data is not on this machine
-    print(f'input pipeline: {error}')
-  rates = speed.measure(size=64)
-  print(
-    f'64×64, on one core      {rates["read"]:7.0f} images/s read, {rates["prepare"]:.0f} prepared '
-    'from JPEGs of 375×500'
-  )
+def commands(parts: Sequence[str], long: bool) -> list[str]:
+  """The commands of parts on a CPU, as they are typed."""
+  found = []
+  for part in parts:
+    lines = [f'python -m experiments.{line}' for line in (LONG if long else PARTS)[part]]
+    found += lines
+    if part in ALSO_ON_ONE_CORE and ratios.cores() > 1:
+      found += [f'taskset -c {min(os.sched_getaffinity(0))} {line}' for line in lines]
+  return found
 
 
-def pipeline_rate(config: ml_collections.ConfigDict, at_least: float = 3.0) -> float:
-  """Images a second of `data.Batches` by itself; ValueError where the data is not prepared."""
-  source = registry.open_source(config.data)
-  size = config.train.batch_size
-  batches = Batches(source, batch_size=size, seed=config.seed, flip=config.data.flip)
-  for _ in range(20):  # more than are read ahead
-    next(batches)
-  count, begin = 0, time.perf_counter()
-  while (elapsed := time.perf_counter() - begin) < at_least:
-    next(batches)
-    count += size
-  batches.close()
-  return count / elapsed
-
-
-def python_loop(guided, cond, keys, shape, grid, v, clip_x):
-  """Algorithm 2 as a Python loop over jitted parts, which the scan is compared with."""
-
-  @jax.jit
-  def noise(t):
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, t), shape))(keys)
-
-  @jax.jit
-  def move(z, eps, lam, lam_next, eps_next):
-    x = diffusion.predict_x(z, eps, lam)
-    mean, variance = diffusion.reverse(z, jnp.clip(x, -1, 1) if clip_x else x, lam, lam_next, v)
-    return mean + jnp.sqrt(variance) * eps_next
-
-  def loop():
-    z = noise(0)
-    for t in range(len(grid) - 1):
-      eps = guided(z, jnp.full(len(z), grid[t]), cond)
-      z = move(z, eps, grid[t], grid[t + 1], noise(t + 1))
-    return diffusion.predict_x(z, guided(z, jnp.full(len(z), grid[-1]), cond), grid[-1])
-
-  return loop
+def measure(lines: Sequence[str]) -> list[Row]:
+  """The rows that commands leave by --rows, one after the other; tells which of them failed."""
+  rows = []
+  for line in lines:
+    print(f'\n{line}', flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+      path = Path(folder) / 'rows.jsonl'
+      argv = [sys.executable if word == 'python' else word for word in line.split()]
+      if subprocess.run([*argv, f'--rows={path}'], cwd=ratios.ROOT).returncode:
+        print(f'{line} failed: its rows are missing.', flush=True)
+      rows += [Row(**row) for row in files.read_jsonl(path)]
+  return rows
 
 
 def main(argv: list[str]) -> None:
@@ -190,17 +76,22 @@ def main(argv: list[str]) -> None:
   given = flags.FLAGS['config'].present
   config = command.config_of_file()
   batch_sizes = config.train.batch_size, config.sample.batch_size
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch needs memory too
   runtime.setup_jax(*batch_sizes, channels=config.model.channels)
   if jax.default_backend() == 'cpu':
-    benchmark(config)
-    return
-  kind = jax.devices()[0].device_kind
-  print(f'{jax.device_count()} × {kind}, JAX {jax.__version__}', flush=True)
-  configs = [config] if given else map(device_table.on_accelerator, device_table.PER_DEVICE)
-  rows = [row for config in configs for row in device_table.measure(config)]
-  print(device_table.show(rows, device_table.peak_flops()))
+    lines = commands(flags.FLAGS.parts, flags.FLAGS.long)
+  else:
+    kind = jax.devices()[0].device_kind
+    print(f'{jax.device_count()} × {kind}, JAX {jax.__version__}', flush=True)
+    rows = device_table.measure(config) if given else device_table.measure_all()
+    print(device_table.show(rows, device_table.peak_flops()), flush=True)
+    lines = ON_A_GPU if jax.default_backend() == 'gpu' and not given else []
+  if rows := measure(lines):
+    print(f'\n{ratios.machine()}\n{ratios.show(rows)}')
 
 
 if __name__ == '__main__':
   command.define_config_flags('configs/digits.py', required=False)
+  flags.DEFINE_multi_enum('parts', list(PARTS), list(PARTS), 'Which, on a CPU.')
+  flags.DEFINE_boolean('long', False, 'Also what takes an hour, on a CPU.')
   command.run(main)

@@ -1,8 +1,9 @@
 """What this device does with the digits', CIFAR-10's and ADM's 64×64 network, one line a program.
 
-For `experiments.benchmark`. A training step counts three forwards. Memory is the compiled program's
-on one device: arguments, results and working memory. The loader's wait is its share of the time of
-steps that are fed by `data.Batches`, one batch in flight, as `train` feeds them.
+For `experiments.benchmark`. A training step counts three forwards, whatever remat repeats. Memory
+is the compiled program's on one device: arguments, results and working memory. The loader's wait is
+its share of the time of steps that are fed by `data.Batches`, one batch in flight, as `train` feeds
+them.
 """
 
 import functools
@@ -16,7 +17,7 @@ import numpy as np
 
 from cfg_jax import methods
 from cfg_jax.core import config as config_lib
-from cfg_jax.core import config_file, sharding
+from cfg_jax.core import config_file, failures, sharding
 from cfg_jax.data import registry
 from cfg_jax.data.batches import Batch, Batches
 from cfg_jax.equations import conditioning
@@ -25,9 +26,15 @@ from cfg_jax.methods import drawing
 from cfg_jax.nets import unet
 from cfg_jax.plan import devices
 from cfg_jax.plan import flops as costs
+from experiments import ratios
 
 PER_DEVICE = {'digits': 1024, 'cifar10': 256, 'imagenet64': 64}  # images at once
 NUM_STEPS = 8  # of the sampler: its rate of images is that at 8 steps, its FLOP/s are any T's
+# ADM's training step once more, in other ways than its config's, remat that keeps nothing.
+OTHER_WAYS = {
+  ', without remat': ['model.remat=false'],
+  ', remat keeps products': ['model.remat_keeps=products'],
+}
 SECONDS = 3.0  # each program is timed for so long, and at least three times
 
 
@@ -58,36 +65,52 @@ def on_accelerator(name: str) -> ml_collections.ConfigDict:
   )
 
 
+def measure_all() -> list[Row]:
+  """Of the three networks; a training step that does not fit is told of, and left out."""
+  rows = [row for name in PER_DEVICE for row in measure(on_accelerator(name))]
+  for way, changes in OTHER_WAYS.items():
+    try:
+      row = measure_step(config_lib.change(on_accelerator('imagenet64'), changes))
+      rows.append(row._replace(what=row.what + way))
+    except jax.errors.JaxRuntimeError as error:
+      if failures.told(error) is None:
+        raise
+      print(f'imagenet64{way}: {failures.told(error).line}', flush=True)
+  return rows
+
+
 def measure(config: ml_collections.ConfigDict, at_least: float = SECONDS) -> list[Row]:
   """The training step and the sampler of a config; UserError where the config is wrong."""
   config_lib.check(config, OWNERS, jax.device_count())
-  mesh = sharding.data_mesh()
-  everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  network, method = unet.of(config), methods.make(config, mesh)
-  state = jax.jit(functools.partial(method.init, config.seed), out_shardings=everywhere)()
-  apply, params = unet.apply_fn(network), jax.eval_shape(lambda: state.params['network'])
-  image = jax.ShapeDtypeStruct((1, *network.image_shape), jnp.float32)
-  one = conditioning.given(jnp.zeros(1, jnp.int32))
-  counted = costs.count_flops(apply, params, image, jnp.zeros(1), one)
-  forward = counted.convolutions + counted.attention
-  name = f'{config.data.name}, {config.model.dtype}'
+  return [measure_step(config, at_least), measure_sampler(config, at_least)]
 
+
+def measure_sampler(config: ml_collections.ConfigDict, at_least: float = SECONDS) -> Row:
+  """Its sampler."""
+  mesh, split, state = _state(config)
   n = config.sample.batch_size
   indices = jax.device_put(jnp.arange(n, dtype=jnp.int32), split)
   knobs = {'w': jax.device_put(jnp.ones(n), split)}
-  arguments = state.params, indices, indices % network.num_classes, knobs, np.uint32(0)
+  classes = indices % registry.of(config.data).num_classes
+  arguments = state.params, indices, classes, knobs, np.uint32(0)
   sampler = drawing.make_sampler(config, mesh).lower(*arguments).compile()
-  sampled = Row(
-    f'{name}: sampler, T = {config.sample.sampler.num_steps}',
+  return Row(
+    f'{_name(config)}: sampler, T = {config.sample.sampler.num_steps}',
     n,
     _seconds(lambda: sampler(*arguments), at_least),
-    2 * forward * n * config.sample.sampler.num_steps,
+    2 * _forward(config) * n * config.sample.sampler.num_steps,
     _memory(sampler),
   )
 
+
+def measure_step(config: ml_collections.ConfigDict, at_least: float = SECONDS) -> Row:
+  """Its training step."""
+  mesh, split, state = _state(config)
+  method, everywhere = methods.make(config, mesh), sharding.replicated(mesh)
   size = config.train.batch_size
   batch = Batch(
-    jnp.zeros((size, *network.image_shape)), conditioning.given(jnp.zeros(size, jnp.int32))
+    jnp.zeros((size, *registry.of(config.data).image_shape)),
+    conditioning.given(jnp.zeros(size, jnp.int32)),
   )
   batch = jax.device_put(batch, split)
   step = jax.jit(method.step, out_shardings=(everywhere, everywhere), donate_argnums=0)
@@ -99,9 +122,31 @@ def measure(config: ml_collections.ConfigDict, at_least: float = SECONDS) -> lis
     return metrics
 
   seconds = _seconds(one_step, at_least)
-  trained = Row(f'{name}: training step', size, seconds, 3 * forward * size, _memory(step))
-  wait = _loader_wait(config, step, state, split, at_least)
-  return [trained._replace(loader_wait=wait), sampled]
+  wait, memory = _loader_wait(config, step, state, split, at_least), _memory(step)
+  flops = 3 * _forward(config) * size
+  return Row(f'{_name(config)}: training step', size, seconds, flops, memory, wait)
+
+
+def _name(config):
+  return f'{config.data.name}, {config.model.dtype}'
+
+
+def _state(config):
+  """(mesh, placement of batches, a state before its first step)."""
+  mesh = sharding.data_mesh()
+  create = functools.partial(methods.make(config, mesh).init, config.seed)
+  state = jax.jit(create, out_shardings=sharding.replicated(mesh))()
+  return mesh, sharding.batch(mesh), state
+
+
+def _forward(config) -> float:
+  """FLOPs of a forward pass of one image."""
+  network = unet.of(config_lib.change(config, ['model.remat=false']))
+  params = jax.eval_shape(lambda: unet.create_params(network, 0))
+  image = jax.ShapeDtypeStruct((1, *network.image_shape), jnp.float32)
+  one = conditioning.given(jnp.zeros(1, jnp.int32))
+  counted = costs.count_flops(unet.apply_fn(network), params, image, jnp.zeros(1), one)
+  return counted.convolutions + counted.attention
 
 
 def _seconds(call, at_least: float) -> float:
@@ -162,10 +207,7 @@ def show(rows: list[Row], peak: float | None) -> str:
         '–' if row.loader_wait is None else f'{row.loader_wait:.1%}',
       )
     )
-  widths = [max(map(len, column)) for column in zip(*lines)]
-  return '\n'.join(
-    '  '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
-  )
+  return ratios.aligned(lines)
 
 
 def peak_flops() -> float | None:

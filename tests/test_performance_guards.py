@@ -144,14 +144,20 @@ def test_the_gradients_barrier_is_on_cpus_only():
 
 
 def test_remat_recomputes():
-  def recomputed(remat):
-    plain = dataclasses.replace(SMALL, channel_mults=(1,), attention_resolutions=(), remat=remat)
+  def found(**remat):
+    plain = dataclasses.replace(SMALL, channel_mults=(1,), attention_resolutions=(), **remat)
     apply, params = unet.apply_fn(plain), unet.create_params(plain, 0)
     keys = jax.random.split(jax.random.key(3), len(Z))
     gradient = jax.grad(lambda p: jnp.mean(apply(p, Z, LAM, cond(C), keys) ** 2))
-    return len(re.findall(REMATS_BARRIER, text(gradient, 'cpu', params)))
+    program = text(gradient, 'cpu', params)
+    products = program.count('stablehlo.convolution('), program.count('stablehlo.dot_general')
+    return len(re.findall(REMATS_BARRIER, program)), products
 
-  assert recomputed(False) == 0 < recomputed(True)
+  barriers, products = found(remat=False)
+  again, more = found(remat=True)
+  kept, same = found(remat=True, remat_keeps='products')
+  assert barriers == 0 < again == kept
+  assert more > products == same
 
 
 @pytest.mark.parametrize('name', ['imagenet64', 'imagenet128'])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from cfg_jax.core import fields
 from cfg_jax.core import state as train_state
@@ -32,7 +33,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   """
   network, method = encoder.of(config), config.method
   apply, optimizers = encoder.apply_fn(network), {'network': make_optimizer(config.train)}
-  ends = ends_of(config)
+  ends, settings = ends_of(config), {'seed': np.uint32(config.seed)}
 
   def init(seed):
     params = {'network': encoder.create_params(network, seed)}
@@ -62,8 +63,9 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
 
   descend = descent(losses, optimizers, config.train, mesh)
 
-  def step(state, batch):
-    k_noise, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
+  def step(state, batch, settings=settings):
+    key = jax.random.fold_in(jax.random.key(settings['seed']), state.step)
+    k_noise, k_net = jax.random.split(key)
     noisy = draw_noisy(k_noise, batch)
     keys = jax.random.split(k_net, len(batch.x))
     state, each, metrics = descend(state, noisy, keys)
@@ -99,7 +101,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
       found |= {f'{k}_quarter_{quarter + 1}': x for k, x in right(params, noisy).items()}
     return found
 
-  return Method(init, loss, step, None, score)
+  return Method(init, loss, step, None, score, settings)
 
 
 def log_prob(config: ml_collections.ConfigDict, params: dict) -> Callable:

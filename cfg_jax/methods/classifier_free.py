@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from cfg_jax.core import config as config_lib
 from cfg_jax.core import fields
@@ -32,6 +33,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   network = unet.of(config)
   apply, optimizers = unet.apply_fn(network), {'network': make_optimizer(config.train)}
   ends = dict(config.diffusion)  # lambda_min, lambda_max
+  settings = {'seed': np.uint32(config.seed), 'p_uncond': np.float32(config.method.p_uncond)}
 
   def init(seed):
     return train_state.create({'network': unet.create_params(network, seed)}, optimizers)
@@ -40,8 +42,8 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     eps_fn = functools.partial(apply, params['network'], keys=keys if network.dropout else None)
     return objectives.losses(eps_fn, noisy)
 
-  def draw_noisy(key, batch):
-    return objectives.draw(key, batch.x, batch.cond, p_uncond=config.method.p_uncond, **ends)
+  def draw_noisy(key, batch, p_uncond):
+    return objectives.draw(key, batch.x, batch.cond, p_uncond=p_uncond, **ends)
 
   def taught(teacher, noisy):
     w = config.method.get('guidance', 0.0)
@@ -51,9 +53,10 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
 
   descend = descent(losses, optimizers, config.train, mesh)
 
-  def step(state, batch):  # Algorithm 1
-    k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
-    noisy = taught(state.ema, draw_noisy(k_loss, batch))
+  def step(state, batch, settings=settings):  # Algorithm 1
+    key = jax.random.fold_in(jax.random.key(settings['seed']), state.step)
+    k_loss, k_net = jax.random.split(key)
+    noisy = taught(state.ema, draw_noisy(k_loss, batch, settings['p_uncond']))
     keys = jax.random.split(k_net, len(batch.x))
     state, each, metrics = descend(state, noisy, keys)
     metrics |= by_quarter(each, noisy.lam, **ends)
@@ -62,8 +65,8 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def loss(params, batch, key):
     k_loss, k_net = jax.random.split(key)
     keys = jax.random.split(k_net, len(batch.x))
-    noisy = taught(jax.lax.stop_gradient(params), draw_noisy(k_loss, batch))
-    return jnp.mean(losses(params, noisy, keys))
+    noisy = draw_noisy(k_loss, batch, config.method.p_uncond)
+    return jnp.mean(losses(params, taught(jax.lax.stop_gradient(params), noisy), keys))
 
   def draw(params, request):  # Algorithm 2
     eps_fn = unet.eps_fn(network, params['network'])
@@ -79,7 +82,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     given = dataset.level_values(), measures, config.method.p_uncond, dataset.num_classes
     return likelihood.scores(eps_fn, batch, keys, *given)
 
-  return Method(init, loss, step, draw, score)
+  return Method(init, loss, step, draw, score, settings)
 
 
 FIELDS = {

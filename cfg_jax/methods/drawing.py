@@ -105,6 +105,7 @@ def shared_steps(config: ml_collections.ConfigDict) -> int:
   if (
     len(guidance.w) < 2
     or rule not in rules.BY_LAMBDA
+    or guidance.pair == 'classes'  # which looks back at all steps
     or pairs.calls(guidance.pair, alone=True) != (1, 0)
     or section.name in samplers.PARTICLES
     or section.grid == 'learned'

@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfg_jax.core.state import Mean, TrainState
 from cfg_jax.data.batches import Batch
 from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.samplers import loop
+
+Settings = dict[str, np.generic]  # numbers of a config, by name
 
 
 class Request(NamedTuple):
@@ -33,10 +36,13 @@ class Method(NamedTuple):
 
   init: Callable[[int], TrainState]  # of the seed; trace it under jit to place the state
   loss: Callable[[dict, Batch, jax.Array], jax.Array]  # (params, batch, key): what is descended
-  step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]
+  # (state, batch, settings), by default those below
+  step: Callable[..., tuple[TrainState, dict[str, Mean]]]
   draw: Callable[[dict, Request], Drawn] | None  # (params, request)
   # (params, batch, keys (B,)) → numbers for each of the images (B,), which training has not seen
   score: Callable[[dict, Batch, jax.Array], dict[str, jax.Array]] | None = None
+  # What a step takes traced, so that models which differ in nothing else share its program.
+  settings: Settings = {}
 
 
 def by_quarter(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from cfg_jax.core import fields
@@ -52,6 +53,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   net, dataset = module.of(config), registry.of(config.data)
   apply, shape = module.apply_fn(net), dataset.image_shape
   ends = -config.diffusion.lambda_max, -config.diffusion.lambda_min  # γ_0 and γ_1 at first
+  settings = {'seed': np.uint32(config.seed), 'p_uncond': np.float32(method.p_uncond)}
   levels = dataset.level_values(method.levels)
   shrink = bound.shrink(method.levels)
   undecayed = make_optimizer(train, decays=lambda params: jax.tree.map(lambda _: False, params))
@@ -67,9 +69,9 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
       params['schedule'] = schedule
     return train_state.create(params, optimizers)
 
-  def draw_noise(key, batch):
+  def draw_noise(key, batch, p_uncond):
     k_drop, k_t, k_0, k_eps = jax.random.split(key, 4)
-    cond = conditioning.drop(k_drop, batch.cond, method.p_uncond)
+    cond = conditioning.drop(k_drop, batch.cond, p_uncond)
     eps_0, eps = (jax.random.normal(k, batch.x.shape, batch.x.dtype) for k in (k_0, k_eps))
     return Drawn(shrink * batch.x, cond, bound.times(k_t, len(batch.x)), eps_0, eps)
 
@@ -93,9 +95,10 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
 
   descend = descent(losses, optimizers, train, mesh)
 
-  def step(state, batch):
-    k_loss, k_net = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step))
-    drawn = draw_noise(k_loss, batch)
+  def step(state, batch, settings=settings):
+    key = jax.random.fold_in(jax.random.key(settings['seed']), state.step)
+    k_loss, k_net = jax.random.split(key)
+    drawn = draw_noise(k_loss, batch, settings['p_uncond'])
     keys = jax.random.split(k_net, len(batch.x))
     schedule = state.params.get('schedule', {})
     state, each, metrics = descend(state, drawn, keys)
@@ -109,7 +112,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
   def loss(params, batch, key):
     k_loss, k_net = jax.random.split(key)
     keys = jax.random.split(k_net, len(batch.x))
-    return jnp.mean(losses(params, draw_noise(k_loss, batch), keys).total)
+    return jnp.mean(losses(params, draw_noise(k_loss, batch, method.p_uncond), keys).total)
 
   def eps_fn_of(params):
     return module.eps_fn(net, params['network'])
@@ -136,7 +139,7 @@ def make(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Method:
     given = shrink * levels, measures, method.p_uncond, dataset.num_classes
     return likelihood.scores(eps_fn_of(params), batch, keys, *given)
 
-  return Method(init, loss, step, draw, score)
+  return Method(init, loss, step, draw, score, settings)
 
 
 def network(config: ml_collections.ConfigDict) -> ModuleType:

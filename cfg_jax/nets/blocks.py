@@ -9,8 +9,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from cfg_jax.nets import cpu
+
+CONVOLUTION = 'convolution'  # how remat's policies call what one gives
 
 
 class GroupNorm(nnx.Module):
@@ -150,7 +153,8 @@ def convolution(config, rngs) -> Callable[..., nnx.Conv]:
   """(c_in, c_out, size) → a convolution in config.dtype, computed by `operation`."""
 
   def conv(c_in, c_out, size, operation=cpu.convolve, **kwargs):
-    kwargs |= {'dtype': config.dtype, 'conv_general_dilated': operation, 'rngs': rngs}
+    named = lambda *args, **given: checkpoint_name(operation(*args, **given), CONVOLUTION)  # noqa: E731
+    kwargs |= {'dtype': config.dtype, 'conv_general_dilated': named, 'rngs': rngs}
     return nnx.Conv(c_in, c_out, (size, size), **kwargs)
 
   return conv

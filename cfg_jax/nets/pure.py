@@ -16,7 +16,7 @@ def num_parameters(network: type[nnx.Module], config: Any) -> int:
 
 def create_params(network: type[nnx.Module], config: Any, seed: int) -> dict[str, Any]:
   """Parameters from seed, as a plain pytree. Trace under `jax.jit` or `jax.eval_shape`."""
-  return nnx.to_pure_dict(nnx.state(network(config, nnx.Rngs(seed)), nnx.Param))
+  return nnx.to_pure_dict(nnx.state(network(config, nnx.Rngs(jax.random.key(seed))), nnx.Param))
 
 
 @functools.cache  # seconds for a large network

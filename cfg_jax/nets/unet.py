@@ -37,6 +37,7 @@ from cfg_jax.equations.conditioning import Cond
 from cfg_jax.equations.guidance.pairs import EpsFn, Shared
 from cfg_jax.nets import pure
 from cfg_jax.nets.blocks import (
+  CONVOLUTION,
   Attention,
   GroupNorm,
   ResBlock,
@@ -46,6 +47,18 @@ from cfg_jax.nets.blocks import (
   way_down,
 )
 from cfg_jax.nets.embed import EMBEDDINGS, EXPONENTS, embed_lambda, fourier_features
+
+# model.remat_keeps: what is kept of the blocks that model.remat recomputes in the backward pass.
+KEEPS = {
+  'nothing': jax.checkpoint_policies.nothing_saveable,
+  # all but attention's own: what is computed again is cheap, norms and activations for the most
+  'products': jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_saveable,
+    jax.checkpoint_policies.save_only_these_names(CONVOLUTION),
+  ),
+}
+
+config_lib.OPTIONAL['model.remat_keeps'] = 'nothing'  # a field that configs may leave out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +77,7 @@ class UNetConfig:
   norm_groups: int
   dtype: str  # of convolutions and attention; parameters, norms, softmax, embeddings are float32
   remat: bool  # recompute each block in the backward pass instead of storing its insides
+  remat_keeps: str = 'nothing'  # of a block that is recomputed: see KEEPS
   lambda_embedding: str = 'arctan'  # or, for ADM's published networks, another of `embedding`
   fourier: tuple[int, ...] = ()  # n of VDM's Fourier features of z, (7, 8) there; () has none
   late_condition: int = 0  # how many of the stages come before the class, see `num_stages`
@@ -153,8 +167,9 @@ class UNet(nnx.Module):
 
   def _through(self, which: slice, features: Features, emb, keys) -> Features:
     """Some of the stages, with one embedding for all of them."""
-    # With remat only a stage's inputs are kept for the backward pass.
-    run = lambda stage, *args: (jax.checkpoint(stage) if self.config.remat else stage)(*args)  # noqa: E731
+    # With remat only a stage's inputs are kept for the backward pass, and what `remat_keeps` says.
+    again = functools.partial(jax.checkpoint, policy=KEEPS[self.config.remat_keeps])
+    run = lambda stage, *args: (again(stage) if self.config.remat else stage)(*args)  # noqa: E731
     stages, h, skips = [*self.down, self.middle, *self.up], features.h, features.skips
     for i in range(len(stages))[which]:
       if i > len(self.down):  # on the way up
@@ -203,6 +218,7 @@ FIELDS = {
   'norm_groups': Field(int, 1, 2**16),
   'dtype': Field(str),
   'remat': Field(bool),
+  'remat_keeps': Field(str, may_lack=True),
   'lambda_embedding': Field(str, may_lack=True),
   'fourier': EXPONENTS._replace(may_lack=True),
   'late_condition': Field(int, 0, may_lack=True),
@@ -240,6 +256,8 @@ def problems(model: ml_collections.ConfigDict, context: Context) -> Problems:
     )
   if model.channels % 2:
     yield 'channels', 'must be even: the embedding of λ has sines and cosines'
+  if model.get('remat_keeps', 'nothing') not in KEEPS:
+    yield 'remat_keeps', f'must be one of {", ".join(KEEPS)}'
   if model.get('lambda_embedding', 'arctan') not in EMBEDDINGS:
     yield 'lambda_embedding', f'must be one of {", ".join(EMBEDDINGS)}'
   heads, head_channels = model.num_heads, model.head_channels

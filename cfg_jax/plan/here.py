@@ -73,7 +73,7 @@ def _step_seconds(config, n, mesh):
   everywhere = sharding.replicated(mesh)
   step = jax.jit(
     method.step,
-    in_shardings=(placed, split),
+    in_shardings=(placed, split, everywhere),
     out_shardings=(placed, everywhere),
     donate_argnums=0,
   )
@@ -82,7 +82,7 @@ def _step_seconds(config, n, mesh):
   held = [state]
 
   def once():
-    held[0], metrics = step(held[0], batch)
+    held[0], metrics = step(held[0], batch, method.settings)
     return metrics
 
   return seconds(once)

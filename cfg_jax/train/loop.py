@@ -37,8 +37,8 @@ def train(
   config_lib.check(config, owners.of(config), jax.device_count())
   mesh = sharding.data_mesh()
   method = methods.make(config, mesh)
-  create = functools.partial(method.init, config.seed)
-  abstract = jax.eval_shape(create)
+  seed = method.settings['seed']
+  abstract = jax.eval_shape(method.init, seed)
   placed = train_state.shardings(abstract, mesh, config.train.shard_optimizer)
   memory.check(
     abstract,
@@ -59,7 +59,7 @@ def train(
     restored = checkpoints.restore(sharding.abstract(abstract, placed))
     if restored is None:
       options = runtime.options_of_what_runs_once()
-      state = jax.jit(create, out_shardings=placed, compiler_options=options)()
+      state = jax.jit(method.init, out_shardings=placed, compiler_options=options)(seed)
       position = 0
     else:
       state, extra = restored
@@ -86,7 +86,7 @@ def train(
     stack.callback(batches.close)
     train_step = jax.jit(
       method.step,
-      in_shardings=(placed, split),
+      in_shardings=(placed, split, everywhere),
       out_shardings=(placed, everywhere),
       donate_argnums=0,
     )
@@ -107,7 +107,7 @@ def train(
     while not last:
       profile.before_step(state)
       batch = sharding.from_rows(log.wait_for(batches), split)
-      state, metrics = train_step(state, batch)
+      state, metrics = train_step(state, batch, method.settings)
       step += 1
       if first:  # which was compiled
         jax.block_until_ready(metrics)

@@ -75,8 +75,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_saves_nothing(
   def poisoned(*args):
     method = make(*args)
 
-    def step(state, batch):
-      state, metrics = method.step(state, batch)
+    def step(state, batch, settings):
+      state, metrics = method.step(state, batch, settings)
       loss = jnp.where(state.step == bad, jnp.nan, metrics['loss'].total)
       return state, metrics | {'loss': Mean(loss, 1)}
 

@@ -1,4 +1,4 @@
-"""How many images a second one core prepares, and reads: for experiments/benchmark.py."""
+"""How many images a second one core prepares, and reads: for experiments/benchmark_shares.py."""
 
 import contextlib
 import io
