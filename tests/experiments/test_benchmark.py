@@ -80,6 +80,7 @@ def test_one_command_puts_the_parts_together(tmp_path, monkeypatch, capfd):
   assert f'{script} 0 failed' not in told
 
 
+@pytest.mark.slow
 def test_shares_of_the_product(tiny, small, monkeypatch, capsys):
   monkeypatch.setattr(speed, 'measure', lambda size: {'read': 1, 'prepare': 1})
   rows = benchmark_shares.measure(tiny, turns=2)
@@ -142,23 +143,25 @@ def test_what_reading_and_statistics_add():
 
 
 def test_the_table_of_a_device_has_the_ways_to_do_without_memory(tiny, small, monkeypatch, capsys):
-  monkeypatch.setattr(device_table, 'on_accelerator', lambda name: tiny)
+  config = config_lib.change(tiny, ['model.remat=true'])
+  monkeypatch.setattr(device_table, 'on_accelerator', lambda name: config)
   monkeypatch.setattr(device_table, 'PER_DEVICE', ['digits'])
-  monkeypatch.setattr(device_table, 'SECONDS', 0.0)
-  measured = device_table.measure_step
+  measured, seen = device_table.measure_step, []
 
-  def step(config, *args):
-    if not config.model.remat and args == ():
+  def step(config, at_least):
+    seen.append((config.model.remat, config.model.get('remat_keeps', 'nothing')))
+    if len(seen) == 2:
       raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: of all')
-    return measured(config, *args)
+    return measured(config, at_least)
 
   monkeypatch.setattr(device_table, 'measure_step', step)
-  whats = [row.what for row in device_table.measure_all()]
+  whats = [row.what for row in device_table.measure_all(at_least=0)]
   assert whats == [
     'digits, float32: training step',
     'digits, float32: sampler, T = 4',
     'digits, float32: training step, remat keeps products',
   ]
+  assert seen == [(True, 'nothing'), (False, 'nothing'), (True, 'products')]
   assert 'imagenet64, without remat: There is not enough memory' in capsys.readouterr().out
 
 
