@@ -64,16 +64,14 @@ def draw(
 
 
 def model_guidance(teacher_fn: EpsFn, noisy: Noisy, w: float) -> Noisy:
-  """Noisy with ε + k (ε'(z, c) − ε'(z)) to be found in place of ε, where c is given.
+  """Noisy with ε + k (ε'(z, c) − ε'(z)) to be found in place of ε: where c is ∅, that is ε.
 
   Tang et al. 2025 (2502.12154), model guidance. teacher_fn: ε', without a gradient, which follows
   the model, such as its EMA. Once it is the model, that is ε(z, c) = ε̂ + k (ε(z, c) − ε(z)), where
   ε̂ is what it would be for k = 0: so its one pass is ε̂ guided by w = k/(1 − k) ≥ 0. Theirs is k.
   """
   towards, away = pairs.null(teacher_fn, noisy.cond)(noisy.z, noisy.lam)
-  shift = w / (1 + w) * (towards.eps - away.eps)
-  given = diffusion.over_batch(noisy.cond.given, shift)
-  return noisy._replace(eps=noisy.eps + jnp.where(given, shift, 0))
+  return noisy._replace(eps=noisy.eps + w / (1 + w) * (towards.eps - away.eps))
 
 
 def cross_entropies(logits: jax.Array, cond: Cond) -> jax.Array:

@@ -62,7 +62,7 @@ def test_the_command_of_models_that_are_there(call, data_dir, tmp_path, monkeypa
   monkeypatch.setattr(fewer.benchmark, 'ROUNDS', 1)
   counted = lambda config, remat: Flops(2e9 if 'guidance' in config.method else 1e9, 0, 0)  # noqa: E731
   monkeypatch.setattr(fewer.cost, 'train_flops', counted)  # seconds
-  shorter = {'=4': '=2', '0.1,0.3,1': '1', '0,1,2': '0,1'}
+  shorter = {'=4': '=2', '0.1,0.3,1': '0.3,1', '0,1,2': '0,1'}
   for name, axes in fewer.WAYS.items():
     text = ' '.join(axes)
     for long, short in shorter.items():
@@ -83,16 +83,16 @@ def test_the_command_of_models_that_are_there(call, data_dir, tmp_path, monkeypa
   done = call(fewer, '--workdir', tmp_path, *(f'--set={text}' for text in sets))
   assert done.returncode == 0, done.stderr
   words, table = (tmp_path / 'fewer_passes.txt').read_text().split('\n\n')
-  assert words in done.stdout and words.count('from two passes at this w') == 3
+  assert words in done.stdout and words.count('from two passes at this w') == 5
   assert '2.00 times the FLOPs' in words
   rows = [row.strip('| ').split(' | ') for row in table.splitlines()[2:]]
-  assert [row[:3] for row in rows[:3]] == [
-    [fewer.PLAIN, '0', '1'],
-    [fewer.PLAIN, '1', '2'],
-    [fewer.ONE, '1', '1'],
+  assert [row[:2] for row in rows] == [
+    *([fewer.PLAIN, w] for w in ('0', '0.3', '1')),
+    *([fewer.ONE, w] for w in ('0.3', '1')),
+    *([fewer.SHARED, w] for w in ('0', '0.3', '1')),
   ]
-  assert [row[:2] for row in rows[3:]] == [[fewer.SHARED, '0'], [fewer.SHARED, '1']]
-  assert 1 < float(rows[4][2]) < 2
-  for row in rows[1], rows[2], rows[4]:
+  assert [row[2] for row in rows[:6]] == ['1', '2', '2', '1', '1', '1']
+  assert 1 < float(rows[6][2]) == float(rows[7][2]) < 2
+  for row in (row for row in rows if row[1] != '0'):
     assert float(row[3]) > 0 and ' ± ' in row[4]
   assert (tmp_path / 'fewer_passes.png').stat().st_size > 20_000

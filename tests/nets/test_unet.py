@@ -1,7 +1,6 @@
 """The network: the paper's size to the parameter, and ADM's conventions."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -198,13 +197,18 @@ def late_params():
 
 def test_both_passes_share_what_comes_before_the_class(late_params):
   """And are what two passes of all of the network are."""
-  whole, rows = functools.partial(unet.apply_fn(LATE), late_params), []
-  parts = unet.eps_fn(LATE, late_params)
-  counted = parts._replace(trunk=lambda z, lam: rows.append(len(z)) or parts.trunk(z, lam))
-  want, got = (
-    jax.jit(lambda z, f=f: [p.eps for p in pairs.null(f, cond(C))(z, LAM)])(Z)
-    for f in (whole, counted)
-  )
+  rows, twice = [], lambda x: jnp.repeat(x, 2, axis=0)
+  with_null = jnp.stack([C, jnp.full_like(C, 5)], axis=1).ravel()
+  whole = call(late_params, LATE, twice(Z), twice(LAM), with_null)
+  want = whole[0::2], whole[1::2]
+
+  @jax.jit
+  def both(params, z, lam):
+    parts = unet.eps_fn(LATE, params)
+    counted = parts._replace(trunk=lambda z, lam: rows.append(len(z)) or parts.trunk(z, lam))
+    return [p.eps for p in pairs.null(counted, cond(C))(z, lam)]
+
+  got = both(late_params, Z, LAM)
   for a, b in zip(want, got):
     np.testing.assert_allclose(b, a, atol=1e-6 * jnp.abs(a).max())
   assert jnp.abs(want[0] - want[1]).max() > 1e-3
@@ -212,7 +216,10 @@ def test_both_passes_share_what_comes_before_the_class(late_params):
 
 
 def test_the_class_is_told_to_the_stages_after_the_first_ones(late_params):
-  """By which of them may hear any embedding: the trunk's two, or the one after those."""
+  """By which of them may hear any embedding: the trunk's two, or the one after those.
+
+  Where all classes are alike, that changes nothing.
+  """
   down, _, up = unet.num_stages(LATE)
   assert (down, up) == (1, 2)
 
@@ -228,3 +235,6 @@ def test_the_class_is_told_to_the_stages_after_the_first_ones(late_params):
 
   assert moved('down', 'middle') == 0
   assert moved('up/0') > 1e-4
+  alike = late_params | {'class_emb': jax.tree.map(jnp.zeros_like, late_params['class_emb'])}
+  everywhere = dataclasses.replace(LATE, late_condition=0)
+  np.testing.assert_allclose(call(alike, everywhere), call(alike, LATE), rtol=1e-5, atol=1e-6)
