@@ -67,8 +67,9 @@ class Paths(NamedTuple):
 
 
 def in_turn(weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Weights of mean 1 in each class, of which there are as many images of each."""
-  return weights / (np.bincount(labels, weights) / np.bincount(labels))[labels]
+  """Weights of mean 1, of which each class has as much, however many of its images there are."""
+  each = len(labels) / len(np.unique(labels))
+  return each * weights / np.bincount(labels, weights)[labels]
 
 
 def load() -> explore.Model:

@@ -58,6 +58,13 @@ def test_a_score_is_as_of_n_images():
   np.testing.assert_allclose(score(800, slice(None))[0], between, rtol=1e-6)
 
 
+def test_a_class_counts_for_as_much_however_many_of_its_images_are_looked_at():
+  weights, labels = np.array([1.0, 3, 2, 0, 0]), np.array([0, 0, 1, 1, 1])
+  found = weighted_paths.in_turn(weights, labels)
+  np.testing.assert_allclose(found, [0.625, 1.875, 2.5, 0, 0])
+  np.testing.assert_allclose(weighted_paths.in_turn(weights[:3], labels[:3]), 0.6 * found[:3])
+
+
 def found_of(paths):
   """Direct runs that say what the paths do, but for w = 1, and errors of 0.3."""
   w = np.array(W)
