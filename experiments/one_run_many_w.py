@@ -34,7 +34,7 @@ SEEDS = (0, 1, 2)
 
 
 class Direct(NamedTuple):
-  """Direct runs at one w: their scores by seed, and the seconds of one of n images."""
+  """Direct runs at one w: their scores by seed, and the median seconds of one."""
 
   scores: list[Score]
   seconds: float
@@ -63,7 +63,7 @@ def apart(found: Found, w: float, name: str) -> float:
 def cost(found: Found) -> tuple[float, float]:
   """Network calls and seconds of a direct run at each of W: w = 0 takes one call a step."""
   unguided, guided = (
-    np.mean([d.seconds for w, d in found.direct.items() if (w == 0) == none])
+    np.median([d.seconds for w, d in found.direct.items() if (w == 0) == none])
     for none in (True, False)
   )
   others = len(W) - 1
@@ -171,7 +171,7 @@ def measure(workdir: Path, n: int, compared: Sequence[float] = COMPARED) -> Foun
     scores = [
       weighted_paths.score(x['images'], x['c'], np.ones(n), extractor, reference, n) for x in sets
     ]
-    direct[w] = Direct(scores, float(np.mean([x['seconds'] for x in sets])))
+    direct[w] = Direct(scores, float(np.median([x['seconds'] for x in sets])))
     print(f'direct runs at w = {w:g}: {FD} {told(*direct[w].told(FD))}', flush=True)
   return Found(n, paths, weighted_paths.curve(paths, extractor, reference, n), direct)
 
