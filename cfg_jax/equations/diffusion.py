@@ -101,6 +101,15 @@ def reverse(
   return mean_z * z + mean_x * x, variance
 
 
+def log_ratio(shift: jax.Array, noise: jax.Array, variance: jax.Array) -> jax.Array:
+  """How much likelier z' = μ + noise is by N(μ + shift, variance I) than by N(μ, variance I).
+
+  The log of the ratio of two densities, as of two `reverse` of one z_λ. shift, noise: (B, …).
+  Returns (B,).
+  """
+  return jnp.sum((noise - 0.5 * shift) * shift / variance, tuple(range(1, noise.ndim)))
+
+
 def over_batch(lam: float | jax.Array, x: jax.Array) -> jax.Array:
   """Lam (or w), (B,) or scalar, with axes of one behind, to broadcast against x, (B, …)."""
   lam = jnp.asarray(lam)

@@ -23,13 +23,21 @@ _ROWS = 1024
 _COUNTS = 2**23  # how often images are in resamples: so many numbers are held at once
 
 
-def standard_error(influence: np.ndarray, n: int, labels: np.ndarray | None = None) -> float:
+def standard_error(
+  influence: np.ndarray,
+  n: float,
+  labels: np.ndarray | None = None,
+  weights: np.ndarray | None = None,
+) -> float:
   """The error of a metric of n images from the influences (M,) of some of them.
 
-  labels: (M,), where the number of images of each class is not left to chance.
+  labels: (M,), where the number of images of each class is not left to chance. weights: (M,), what
+  each image counts for, as in self-normalised importance sampling; n is then how many are
+  `metrics.effective`.
   """
-  centred = _within(influence, labels)
-  return float(np.sqrt(np.mean(centred**2) / n))
+  centred = _within(influence, labels, weights)
+  squared = None if weights is None else weights**2
+  return float(np.sqrt(np.average(centred**2, weights=squared) / n))
 
 
 def resamples(n: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
@@ -55,10 +63,11 @@ def deviations(
   return np.mean(_within(influence, labels)[drawn], axis=0)
 
 
-def _within(influence: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+def _within(influence: np.ndarray, labels: np.ndarray | None, weights=None) -> np.ndarray:
   """Influences less their class's mean, scaled so that their mean square is the variance."""
   groups, counts = _groups(len(influence), labels)
-  means = np.bincount(groups, influence) / counts
+  w = np.ones(len(influence)) if weights is None else weights
+  means = np.bincount(groups, w * influence) / np.bincount(groups, w)
   return (influence - means[groups]) * np.sqrt(counts / np.maximum(counts - 1, 1))[groups]
 
 
@@ -93,6 +102,16 @@ def frechet(
     quadratic = np.sum(delta * delta, axis=1) - np.sum(moved * moved, axis=1)
     out[start : start + _ROWS] = 2 * delta @ (mean - to_mean) + quadratic
   return out
+
+
+def whole_inception_score(probs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """Influences on the Inception Score of all images as one part, (N,): the score times their KL.
+
+  probs: p(y|x), (N, K); weights: (N,). For parts of hundreds of images see `inception_score`.
+  """
+  marginal = np.average(probs, axis=0, weights=weights)
+  kl = -metrics.entropy(probs) - probs @ np.log(np.maximum(marginal, np.finfo(float).tiny))
+  return np.exp(np.average(kl, weights=weights)) * kl
 
 
 def inception_score(

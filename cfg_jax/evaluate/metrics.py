@@ -92,13 +92,33 @@ def softmax(logits: np.ndarray) -> np.ndarray:
   return p / p.sum(axis=1, keepdims=True)
 
 
+def weighted_moments(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean (D,) and covariance (D, D) of the law that images with weights (N,) are draws of.
+
+  Unbiased for weights that do not depend on the images; equal ones give `Moments`' numbers.
+  """
+  f, shares = _features(features, 'fake'), weights / np.sum(weights)
+  mean = shares @ f
+  centred = f - mean
+  return mean, (shares * centred.T) @ centred / (1 - np.sum(shares**2))
+
+
+def effective(weights: np.ndarray) -> float:
+  """(Σw)²/Σw²: of how many equal images a mean is as sure as of these (Kish 1965)."""
+  return float(np.sum(weights) ** 2 / np.sum(weights**2))
+
+
 def inception_score(
-  probs: np.ndarray, splits: int = 10, shuffle_seed: int | None = 2020
+  probs: np.ndarray,
+  splits: int = 10,
+  shuffle_seed: int | None = 2020,
+  weights: np.ndarray | None = None,
 ) -> tuple[float, float]:
   """exp E_x KL(p(y|x) ‖ p(y)): mean and (population) standard deviation over `splits` parts.
 
   probs: (N, K), rows p(y|x). Salimans et al. 2016, section 4. Each part has its own p(y), so order
   matters: samples sorted by class score far too low. `shuffle_seed=None` keeps the given order.
+  weights: (N,), what each image counts for in its part; by default all are equal.
   """
   p = np.asarray(probs, np.float64)
   if p.ndim != 2 or not 1 <= splits <= len(p):
@@ -108,13 +128,16 @@ def inception_score(
   # A sum of NaN fails this too; float32 softmaxes pass.
   if not (p >= 0).all() or not np.allclose(p.sum(axis=1), 1, rtol=0, atol=1e-4):
     raise ValueError('probs must be ≥ 0 with rows that sum to 1; pass softmax(logits).')
+  order = np.arange(len(p))
   if shuffle_seed is not None:
-    p = p[np.random.RandomState(shuffle_seed).permutation(len(p))]
+    order = np.random.RandomState(shuffle_seed).permutation(len(p))
   scores = []
   for i in range(splits):
-    part = p[i * len(p) // splits : (i + 1) * len(p) // splits]
+    rows = order[i * len(p) // splits : (i + 1) * len(p) // splits]
+    part, of_part = p[rows], None if weights is None else weights[rows]
     # KL averaged over x is H(p(y)) − E_x H(p(y|x)).
-    scores.append(np.exp(entropy(part.mean(axis=0)) - entropy(part).mean()))
+    mean, within = (np.average(x, axis=0, weights=of_part) for x in (part, entropy(part)))
+    scores.append(np.exp(entropy(mean) - within))
   return float(np.mean(scores)), float(np.std(scores))
 
 

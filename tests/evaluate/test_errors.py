@@ -153,3 +153,31 @@ def test_a_class_of_one_image_is_no_class():
   labels = np.r_[np.zeros(9), 1]
   assert errors.standard_error(values, 10, labels) == errors.standard_error(values, 10)
   np.testing.assert_allclose(errors.standard_error(values, 10), np.std(values, ddof=1) / 10**0.5)
+
+
+@pytest.mark.parametrize('in_turn', [False, True])
+def test_weighted_metrics_have_the_error_that_drawing_again_shows(in_turn):
+  """Of images of one law, weighted towards another; equal weights are none."""
+  rng, fixed = np.random.default_rng(5), np.arange(N) % CLASSES
+  values, spread = [], []
+  for _ in range(150):
+    rows, labels = draw(rng, N, fixed if in_turn else None, 1.3)
+    w = np.exp(rows[:, 0])  # known up to a factor, for each class if they are in turn
+    if in_turn:
+      w /= np.bincount(labels, w)[labels]
+    mean, cov = metrics.weighted_moments(rows, w)
+    distance = metrics.frechet_distance(mean, cov, MOMENTS.mean, MOMENTS.cov)
+    probs = found(rows).probs
+    values.append([distance, metrics.inception_score(probs, 1, None, w)[0]])
+    influences = (
+      errors.frechet(rows, mean, cov, MOMENTS.mean, MOMENTS.cov),
+      errors.whole_inception_score(probs, w),
+    )
+    n, strata = metrics.effective(w), labels if in_turn else None
+    spread.append([errors.standard_error(x, n, strata, w) for x in influences])
+    assert n < 0.6 * N
+  drawn, told = np.std(values, axis=0), np.sqrt(np.mean(np.square(spread), axis=0))
+  np.testing.assert_allclose(told, drawn, rtol=0.25)
+  equal = np.full(N, 0.3)
+  expected = errors.standard_error(influences[0], N, strata)
+  assert errors.standard_error(influences[0], N, strata, equal) == pytest.approx(expected)

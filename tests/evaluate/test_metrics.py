@@ -199,3 +199,41 @@ def test_kid_is_the_mean_over_its_subsets_however_they_are_computed(n):
     values.append(metrics.polynomial_mmd2(x, real[draw.choice(n, 40, replace=False)]))
   mean, std = metrics.kid(real, fake, subsets=50, subset_size=40)
   np.testing.assert_allclose((mean, std), (np.mean(values), np.std(values)), rtol=1e-8)
+
+
+class TestWeights:
+  """Images that count for several, or in part."""
+
+  def test_a_weight_is_how_often_an_image_is_there(self):
+    rng = np.random.default_rng(0)
+    f, probs = rng.normal(size=(40, 5)), metrics.softmax(rng.normal(size=(40, 6)) * 2)
+    weights = rng.integers(0, 4, 40)
+    mean, cov = metrics.weighted_moments(f, weights)
+    again = np.repeat(f, weights, axis=0)
+    np.testing.assert_allclose(mean, again.mean(axis=0), rtol=1e-12)
+    effective = metrics.effective(weights)
+    assert effective == pytest.approx(weights.sum() ** 2 / (weights**2).sum(), rel=1e-12)
+    biased = np.cov(again, rowvar=False, bias=True)
+    np.testing.assert_allclose(cov, biased / (1 - 1 / effective), rtol=1e-12)
+    score = metrics.inception_score(probs, 1, None, weights)
+    assert score == pytest.approx(
+      metrics.inception_score(np.repeat(probs, weights, axis=0), 1, None), rel=1e-12
+    )
+
+  def test_equal_weights_are_none(self):
+    rng = np.random.default_rng(1)
+    f, probs = rng.normal(size=(30, 4)), metrics.softmax(rng.normal(size=(30, 6)))
+    equal = np.full(30, 0.7)
+    mean, cov = metrics.weighted_moments(f, equal)
+    np.testing.assert_allclose(mean, f.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(cov, np.cov(f, rowvar=False), rtol=1e-12)
+    assert metrics.effective(equal) == pytest.approx(30, rel=1e-12)
+    expected = metrics.inception_score(probs, 3)
+    assert metrics.inception_score(probs, 3, weights=equal) == pytest.approx(expected, rel=1e-12)
+
+  def test_parts_keep_their_own_images_weights(self):
+    one_hot = np.eye(2)[[0, 1, 0, 1]]
+    p = np.array([0.75, 0.25])
+    expected = np.mean([np.exp(metrics.entropy(p)), 2])
+    found = metrics.inception_score(one_hot, 2, None, np.array([3.0, 1.0, 2.0, 2.0]))
+    assert found[0] == pytest.approx(expected, rel=1e-12)

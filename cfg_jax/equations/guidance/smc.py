@@ -80,12 +80,9 @@ def draw(
     means, variances = zip(*(diffusion.reverse(z, x, lam, lam_next, v) for x in predict(z, lam)))
     mean, (of_c, of_u) = means[0], (other - means[0] for other in means[1:])
     xi = jnp.sqrt(variances[0]) * noise(t)
-    axes, over = tuple(range(1, z.ndim)), diffusion.over_batch(of_batch, z)
-    # (1 + w) ‖z' − μ_c‖² − w ‖z' − μ_u‖² − ‖z' − μ̃‖², where the cross term is 0 unless x is clipped
-    square_c, square_u = of_c**2 - 2 * xi * of_c, of_u**2 - 2 * xi * of_u
-    squares = (1 + over) * square_c - over * square_u
-    log_w = log_w - (0.5 / variances[0] * jnp.sum(squares, axes).reshape(num, k))
-    step_ratio = 0.5 / variances[0] * jnp.sum(square_u - square_c, axes).reshape(num, k)
+    of_c, of_u = (diffusion.log_ratio(x, xi, variances[0]) for x in (of_c, of_u))
+    log_w = log_w + ((1 + of_batch) * of_c - of_batch * of_u).reshape(num, k)
+    step_ratio = (of_c - of_u).reshape(num, k)
     log_ratio = log_ratio.at[..., t - 1].set(log_ratio[..., t - 2] + step_ratio)
     log_mean = jax.nn.logsumexp(log_w, axis=1) - jnp.log(k)
     log_w, log_evidence = log_w - log_mean[:, None], log_evidence + log_mean
