@@ -37,7 +37,7 @@ def test_calls_take_turns():
   seconds = ratios.in_turns(3, lambda: calls.append('a'), slow)
   assert ''.join(calls) == 'ab' * 4  # the first ones compile
   assert seconds.shape == (2, 3)
-  assert (seconds[1] >= 0.01).all() and (seconds[0] < seconds[1]).all()
+  assert (seconds[1] >= 0.01).all()
 
 
 def test_the_table_has_medians_and_spreads():
@@ -127,19 +127,27 @@ def test_calls_and_seconds_of_a_sweep(tiny, tmp_path, monkeypatch, capsys):
   assert compiled.turns == [pytest.approx(41 * 8 / 43)] * 2
 
 
-def test_what_reading_and_statistics_add():
+def test_what_reading_and_statistics_add(monkeypatch):
   class Extractor:
     name, sha256, resize = 'slow', '', 'none'
 
     def __call__(self, images):
-      time.sleep(0.2)
+      seen.append(images)
       flat = images.reshape(len(images), -1)[:, :8].astype(np.float32)
       return {'features': flat, 'logits': flat}
 
-  (row,) = benchmark_evaluation.overhead(Extractor(), (64, 8, 8, 3), turns=2)
-  assert row.unit == '%' and all(0 < share < 0.5 for share in row.turns)
-  (row,) = benchmark_evaluation.frechet(turns=2, dim=16)
-  assert len(row.turns) == 2
+  def in_turns(turns, *calls):
+    for call in calls:
+      call()
+    return np.array([[1.0, 2.0], [1.1, 2.5]])
+
+  seen, (row,) = [], benchmark_evaluation.frechet(turns=2, dim=16)
+  assert len(row.turns) == 2 and min(row.turns) > 0
+  monkeypatch.setattr(ratios, 'in_turns', in_turns)
+  (row,) = benchmark_evaluation.overhead(Extractor(), (600, 8, 8, 3), turns=2)
+  assert row.unit == '%' and row.turns == pytest.approx([0.1, 0.25])
+  assert [len(images) for images in seen] == [512, 88] * 2  # the same images, from the file
+  np.testing.assert_array_equal(np.concatenate(seen[:2]), np.concatenate(seen[2:]))
 
 
 def test_the_table_of_a_device_has_the_ways_to_do_without_memory(tiny, small, monkeypatch, capsys):
