@@ -111,6 +111,7 @@ def measure(
     connections[name], theirs_end = process.Pipe()
     arguments = theirs_end, reference, batch_size, compiled, device, dtype
     process.Process(target=serve_theirs, args=arguments, daemon=True).start()
+    theirs_end.close()  # so that a rival which fails ends this too
 
   theirs, z, t, c = network_and_inputs(reference, batch_size)
   network = adm_pytorch.ours(reference, 'adm_cosine', dtype=dtype)
