@@ -59,7 +59,7 @@ def test_a_point_is_beside_two_passes_at_its_w_and_at_its_score():
 @pytest.mark.slow
 def test_the_command_of_models_that_are_there(call, data_dir, tmp_path, monkeypatch):
   """Of random ones and random samples, evaluated here: nothing is left to the sweep."""
-  monkeypatch.setattr(fewer.benchmark, 'ROUNDS', 1)
+  monkeypatch.setattr(fewer, 'TURNS', 1)
   counted = lambda config, remat: Flops(2e9 if 'guidance' in config.method else 1e9, 0, 0)  # noqa: E731
   monkeypatch.setattr(fewer.cost, 'train_flops', counted)  # seconds
   shorter = {'=4': '=2', '0.1,0.3,1': '0.3,1', '0,1,2': '0,1'}
