@@ -51,8 +51,8 @@ def command(
 ) -> tuple[np.ndarray, str]:
   """Runs `python words…` to its end: ((seconds on the clock, of CPU), what it printed).
 
-  until: what ends the time on the clock, by default the command's end. Raises UserError with its
-  last line if it fails.
+  until: what ends the time on the clock, by default the command's end. Raises UserError with the
+  end of what it printed if it fails.
   """
   before, begin, seconds = os.times(), time.perf_counter(), None
   with tempfile.TemporaryFile('w+') as out:
@@ -68,7 +68,7 @@ def command(
     out.seek(0)
     text = out.read().strip()
   if failed:
-    raise UserError(f'{" ".join(map(str, words[:2]))} failed: {text.rpartition(chr(10))[2]}')
+    raise UserError(f'python {" ".join(map(str, words[-3:]))} failed: {text[-300:]}')
   after = os.times()
   return np.array([seconds, sum(after[2:4]) - sum(before[2:4])]), text
 
