@@ -90,6 +90,7 @@ def train(
       out_shardings=(placed, everywhere),
       donate_argnums=0,
     )
+    settings = jax.device_put(method.settings, everywhere)
     grid = make_grid(config, mesh) if config.train.sample_every else None
     log = Log(workdir, step, config.train.batch_size, peak_images_per_s)
     stack.callback(log.close)
@@ -107,7 +108,7 @@ def train(
     while not last:
       profile.before_step(state)
       batch = sharding.from_rows(log.wait_for(batches), split)
-      state, metrics = train_step(state, batch, method.settings)
+      state, metrics = train_step(state, batch, settings)
       step += 1
       if first:  # which was compiled
         jax.block_until_ready(metrics)

@@ -31,8 +31,8 @@ def trials(short: bool) -> list[tuple[str, int]]:
   found = [(kind, i) for kind, n in rounds.items() for i in range(n)]
   damages, bad = range(len(damage.trials())), range(len(inputs.cases()))
   if short:
-    damages = [i for i in damages if not damage.trials()[i][0].startswith('a sweep')][:12]
-    bad = bad[:: len(bad) // 60]
+    damages = [i for i in damages if not damage.trials()[i][0].startswith('a sweep')][:8]
+    bad = bad[:: len(bad) // 40]
   return found + [('damage', i) for i in damages] + [('input', i) for i in bad]
 
 

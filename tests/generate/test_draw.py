@@ -78,7 +78,7 @@ def test_more_samples_are_added_to_those_there(trained, config):
 def test_one_program_serves_every_w_and_seed_and_mixed_ones(config):
   mesh = sharding.data_mesh()
   draw = drawing.make_sampler(config, mesh)
-  params = methods.make(config, mesh).init(0).ema
+  params = jax.jit(methods.make(config, mesh).init)(0).ema
   indices, seed = np.arange(8, dtype=np.int32), np.uint32(config.sample.seed)
   images = {}
   for w in (0.0, 1.0, 4.0):

@@ -71,7 +71,7 @@ def test_a_step_spreads_over_its_times(config, times, low, high):
   rng = np.random.default_rng(0)
   x, c = rng.uniform(-1, 1, (4096, 8, 8, 1)).astype(np.float32), np.arange(4096) % 10
   batch = batches.Batch(x, batches.Cond(c.astype(np.int32), np.ones(4096, bool)))
-  _, metrics = jax.jit(method.step)(method.init(0), batch)
+  _, metrics = jax.jit(method.step)(jax.jit(method.init)(0), batch)
   found = [float(metrics[f'loss_quarter_{k}'].count) / 4096 for k in (1, 2, 3, 4)]
   if times == 'paper':  # P(λ < a) of λ = −2 log tan(a u + b)
     edges = np.array([-20, -10, 0, 10, 20])

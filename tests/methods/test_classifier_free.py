@@ -54,13 +54,14 @@ def test_ema_and_warm_up(tiny):
   """ema_k = d ema_{k−1} + (1−d) params_k, and Adam's first steps have the warm-up's length."""
   config = tiny
   method = methods.make(config, sharding.data_mesh())
-  state, step = method.init(config.seed), jax.jit(method.step)
+  state, step = jax.jit(method.init)(config.seed), jax.jit(method.step)
   batch = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.zeros(16, jnp.int32)))
   ema, d = state.params, config.train.ema_decay
+  average = jax.jit(lambda new, old: optax.incremental_update(new, old, 1 - d))
   for k in range(1, 4):
     before = state.params
     state, _ = step(state, batch)
-    ema = optax.incremental_update(state.params, ema, 1 - d)
+    ema = average(state.params, ema)
     # An Adam step is at most the learning rate in every coordinate (at constant gradients).
     moved = max(
       float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (before, state.params)))

@@ -22,7 +22,7 @@ from cfg_jax.sweep import __main__ as sweep
 from cfg_jax.sweep import grid, jobs, records, status
 from tests.conftest import ROOT, command, run, tiny_flags
 
-W = tuple(i / 10 for i in range(41))
+W = tuple(4 * i / 10 for i in range(11))
 
 
 def test_a_status_counts_what_is_left(tiny, tmp_path):
@@ -149,7 +149,7 @@ def wait_until(true, seconds=300):
 
 @pytest.mark.slow
 def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data_dir):
-  """kill −9 on the launcher, then on a worker: 3 models and 41 w each, as if nothing had been."""
+  """kill −9 on the launcher, then on a worker: 3 models and 11 w each, as if nothing had been."""
   changes = {'sample.guidance.w': W, 'sample.sampler.num_steps': 2, 'sample.num_samples': 16}
   changes['sample.batch_size'] = 320
   straight, killed = tmp_path / 'straight', tmp_path / 'killed'
@@ -188,15 +188,15 @@ def test_a_sweep_killed_twice_at_random_ends_with_the_same_report(tmp_path, data
   assert submissions(killed) == expected | {name: 2}
   assert {p: p.stat().st_mtime_ns for p in drawn} == drawn  # nothing was drawn again
   for lock in claims:
-    assert (killed / lock.parent.name / 'evals.jsonl').read_text().count('\n') == 41
+    assert (killed / lock.parent.name / 'evals.jsonl').read_text().count('\n') == len(W)
 
   launcher = start(straight)
   out, err = launcher.communicate(timeout=500)
   assert launcher.returncode == 0, (out, err)
   csv = [(workdir / 'report.csv').read_bytes() for workdir in (straight, killed)]
-  assert csv[0] == csv[1] and csv[0].count(b'\n') == 1 + 3 * 41
+  assert csv[0] == csv[1] and csv[0].count(b'\n') == 1 + 3 * len(W)
   axis = papers.DEFAULT.study.axis
-  assert [c[axis] for c in cells.read(killed, axis).cells[:41]] == list(W)
+  assert [c[axis] for c in cells.read(killed, axis).cells[: len(W)]] == list(W)
 
 
 @pytest.mark.slow

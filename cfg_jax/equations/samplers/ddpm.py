@@ -26,11 +26,8 @@ def ddpm(
   mean, variance = diffusion.reverse(z, prediction.x, step.lam, step.lam_next, v)
   xi = jnp.sqrt(variance) * noise(step.t)
   if prediction.sides:
-
-    def log_p(x):  # log p(z'|side) − log p(z'|x̃), of which ‖z' − μ̃‖² would cancel
-      away = diffusion.reverse(z, x, step.lam, step.lam_next, v)[0] - mean
-      return -0.5 / variance * jnp.sum(away**2 - 2 * xi * away, axis=tuple(range(1, z.ndim)))
-
-    told = memory.told + jnp.stack([log_p(x) for x in prediction.sides], axis=1)
+    others = (diffusion.reverse(z, x, step.lam, step.lam_next, v)[0] for x in prediction.sides)
+    ratios = [diffusion.log_ratio(other - mean, xi, variance) for other in others]
+    told = memory.told + jnp.stack(ratios, axis=1)
     memory = memory._replace(told=told)
   return mean + xi, memory
