@@ -28,7 +28,7 @@ from cfg_jax.equations.guidance import pairs
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.methods import drawing
 from cfg_jax.nets import unet
-from cfg_jax.plan import flops as costs
+from cfg_jax.plan import cost
 from experiments import ratios
 from experiments.ratios import Row
 
@@ -97,8 +97,7 @@ def measure(config: ml_collections.ConfigDict, turns: int) -> list[Row]:
     lambda: combine(*(eps_fn(params['network'], z, lam, side) for side in (given, null)), w),
     loop,
   )
-  one = jax.tree.map(lambda a: a[:1], (z, lam, given))
-  counted = costs.count_flops(apply, params['network'], *one)
+  counted = cost.forward_flops(config)
   forward = counted.convolutions + counted.attention
   rate = 2 * side**3 / t_matmul
   train_rate = 3 * forward * batch_size / t_train

@@ -23,9 +23,7 @@ from cfg_jax.data.batches import Batch, Batches
 from cfg_jax.equations import conditioning
 from cfg_jax.evaluate.owners import OWNERS
 from cfg_jax.methods import drawing
-from cfg_jax.nets import unet
-from cfg_jax.plan import devices
-from cfg_jax.plan import flops as costs
+from cfg_jax.plan import cost, devices
 from experiments import ratios
 
 PER_DEVICE = {'digits': 1024, 'cifar10': 256, 'imagenet64': 64}  # images at once
@@ -142,11 +140,7 @@ def _state(config):
 
 def _forward(config) -> float:
   """FLOPs of a forward pass of one image."""
-  network = unet.of(config_lib.change(config, ['model.remat=false']))
-  params = jax.eval_shape(lambda: unet.create_params(network, 0))
-  image = jax.ShapeDtypeStruct((1, *network.image_shape), jnp.float32)
-  one = conditioning.given(jnp.zeros(1, jnp.int32))
-  counted = costs.count_flops(unet.apply_fn(network), params, image, jnp.zeros(1), one)
+  counted = cost.forward_flops(config)
   return counted.convolutions + counted.attention
 
 

@@ -27,7 +27,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from cfg_jax import papers
-from cfg_jax.core import command, files, runtime, sharding
+from cfg_jax.core import command, runtime, sharding
 from cfg_jax.data import kinds, registry
 from cfg_jax.generate.draw import images_at_once, load_params
 from cfg_jax.generate.store import sample_sets
@@ -199,9 +199,7 @@ def main(argv: list[str]) -> None:
   found = read(workdir, config)
   path = workdir / 'fewer_passes.png'
   draw(found, path)
-  text = '\n'.join(findings(found))
-  files.write_text(path.with_suffix('.txt'), f'{text}\n\n{table(found)}')
-  print(f'{text}\n{path}')
+  frontiers.tell(path, findings(found), f'\n{table(found)}')
 
 
 def define_flags() -> None:

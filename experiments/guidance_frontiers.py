@@ -166,6 +166,13 @@ def words(d: noise.Difference) -> str:
   return f'{sign}{told(*d[:2])} ({"more than noise" if d.clear else "within noise"})'
 
 
+def tell(path: Path, lines: Sequence[str], more: str = '') -> None:
+  """Prints findings, and leaves them as text beside the picture at path, with more below."""
+  text = '\n'.join(lines)
+  files.write_text(path.with_suffix('.txt'), f'{text}\n{more}')
+  print(f'{text}\n{path}')
+
+
 def frames(distance: str) -> list[Frame]:
   """The charts of a frontier: IS over the distance, and recall over precision."""
   return [
@@ -208,9 +215,7 @@ def main(argv: list[str]) -> None:
   ways = read(workdir, flags.FLAGS.guide)
   path = workdir / 'guidance_frontiers.png'
   draw(ways, path)
-  text = '\n'.join(findings(ways))
-  files.write_text(path.with_suffix('.txt'), f'{text}\n')
-  print(f'{text}\n{path}')
+  tell(path, findings(ways))
 
 
 def define_flags() -> None:

@@ -25,7 +25,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from cfg_jax import papers
-from cfg_jax.core import command, files, sharding, steps
+from cfg_jax.core import command, sharding, steps
 from cfg_jax.data import kinds, registry
 from cfg_jax.equations import conditioning, guidance, samplers
 from cfg_jax.equations.guidance import pairs, rules
@@ -144,9 +144,7 @@ def count(config: ml_collections.ConfigDict, workdir: Path, w: float) -> tuple[f
 
   @jax.jit
   def draw(params, keys):
-    def eps_fn(z, lam, cond):
-      return unet.apply_fn(network)(params, z, lam, cond)
-
+    eps_fn = unet.eps_fn(network, params)
     pair = pairs.null(eps_fn, conditioning.given(jnp.asarray(c)))
     model = guidance.guide(pair, counting, **knobs)
     lam, own = samplers.grid_of(sampler, **dict(config.diffusion)), samplers.settings_of(sampler)
@@ -284,9 +282,7 @@ def main(argv: list[str]) -> None:
   found = read(workdir, command.config_of_file())
   path = workdir / 'guidance_lab.png'
   draw(found, path)
-  text = '\n'.join(findings(found))
-  files.write_text(path.with_suffix('.txt'), f'{text}\n\n{table(found)}')
-  print(f'{text}\n{path}')
+  frontiers.tell(path, findings(found), f'\n{table(found)}')
 
 
 def define_flags() -> None:

@@ -1,6 +1,6 @@
 """One run, many w: the curves of 41 values of w from paths drawn at a few of them.
 
-  python -m experiments.one_run_many_w --workdir runs/one
+  python -m experiments.one_run_many_w --workdir runs/many_w
 
 Paths of Algorithm 2 on the digits, from the model in the package, are drawn at as few w₀ as leave
 --num_samples effective ones at every w = 0, 0.1, …, 4. Their weights cost no network call, see

@@ -86,9 +86,7 @@ def path_drawer(model: explore.Model) -> Callable:
   del settings['sampler']
 
   def draw(params, indices, labels, w0):
-    def eps_fn(z, lam, cond):
-      return unet.apply_fn(network)(params['network'], z, lam, cond)
-
+    eps_fn = unet.eps_fn(network, params['network'])
     pair = pairs.null(eps_fn, conditioning.given(labels))
     keys, w = drawing.sample_keys(PATHS_SEED, indices), jnp.asarray(W)
     found = reweight.draw(pair, keys, network.image_shape, jnp.asarray(LAM), w, w0=w0, **settings)

@@ -63,7 +63,9 @@ def deviations(
   return np.mean(_within(influence, labels)[drawn], axis=0)
 
 
-def _within(influence: np.ndarray, labels: np.ndarray | None, weights=None) -> np.ndarray:
+def _within(
+  influence: np.ndarray, labels: np.ndarray | None, weights: np.ndarray | None = None
+) -> np.ndarray:
   """Influences less their class's mean, scaled so that their mean square is the variance."""
   groups, counts = _groups(len(influence), labels)
   w = np.ones(len(influence)) if weights is None else weights

@@ -4,7 +4,6 @@ A guide is another run, or another checkpoint: a classifier, or a weaker network
 EMA, are a player beside the network's.
 """
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def given(
     return ()
   guide, _ = _network(config, workdir)
   if pair == 'autoguidance':
-    return (functools.partial(unet.apply_fn(unet.of(guide)), params['guide']),)
+    return (unet.eps_fn(unet.of(guide), params['guide']),)
   return (classifier.log_prob(guide, params['guide']),)
 
 
