@@ -54,6 +54,22 @@ def test_a_traced_probability_drops_the_same_conditions(p_uncond):
   assert known.mean() == pytest.approx(1 - p_uncond, abs=0.02 * (0 < p_uncond < 1))
 
 
+@pytest.mark.parametrize('name', ['digits', 'vdm_digits'])
+def test_a_step_drops_as_many_classes_as_its_config_says(name, small):
+  """A network that hears of nothing but whether there is a class: its gradient counts them."""
+
+  def grad_norm(p_uncond):
+    config = config_lib.change(load_config(name), [f'method.p_uncond={p_uncond}'])
+    method = methods.make(config, sharding.data_mesh())
+    batch = Batch(jnp.zeros((16, 8, 8, 1)), conditioning.given(jnp.zeros(16, jnp.int32)))
+    _, metrics = jax.jit(method.step)(method.init(0), batch)
+    return float(metrics['grad_norm'].total)
+
+  found = [grad_norm(p) for p in (0.0, 0.5, 1.0)]
+  assert len(set(found)) == 3
+  assert name == 'vdm_digits' or found[2] == 0  # VDM's schedule learns without classes, too
+
+
 def test_a_sweeps_second_model_compiles_nothing(tiny, tmp_path, small):
   def trained(name, *changes):
     before = runtime.programs.copy()
