@@ -3,7 +3,7 @@
   pip install -e '.[parity]' && python -m experiments.benchmark [--long] [--parts shares,unet]
 
 On a CPU each part is commands of their own, shown as they start: shares of the machine's float32
-product; the U-Net beside PyTorch's, both on all cores and on one; the start of a command; a sweep
+product; the U-Net beside PyTorch's, and where its time goes; both on all cores and on one; the start of a command; a sweep
 of 41 w; evaluation. What fails is told of, and the rest goes on. --long adds ADM-64, 1 000 samples
 of each w, and Inception.
 
@@ -22,19 +22,20 @@ import jax
 from absl import flags
 
 from cfg_jax.core import command, files, runtime
+from cfg_jax.core.errors import UserError
 from experiments import device_table, ratios
 from experiments.ratios import Row
 
 PARTS = {  # modules of this folder, with flags
   'shares': ['benchmark_shares'],
-  'unet': ['benchmark_unet'],
+  'unet': ['benchmark_unet', 'benchmark_profile'],
   'start': ['benchmark_start'],
   'sweep': ['benchmark_sweep --num_samples=100'],
   'evaluation': ['benchmark_evaluation --noinception'],
 }
 LONG = PARTS | {
-  'unet': ['benchmark_unet', 'benchmark_unet --size=adm64 --batch_size=2'],
-  'sweep': ['benchmark_sweep --num_samples=100,1000'],
+  'unet': [*PARTS['unet'], 'benchmark_unet --size=adm64 --batch_size=2'],
+  'sweep': ['benchmark_sweep --num_samples=100,1000 --weighted'],
   'evaluation': ['benchmark_evaluation'],
 }
 ALSO_ON_ONE_CORE = ('shares', 'unet')
@@ -46,7 +47,9 @@ ON_A_GPU = [
 
 
 def commands(parts: Sequence[str], long: bool) -> list[str]:
-  """The commands of parts on a CPU, as they are typed."""
+  """The commands of parts on a CPU, as they are typed. UserError where there is no such part."""
+  if unknown := [part for part in parts if part not in PARTS]:
+    raise UserError(f'--parts={",".join(unknown)}: there are {", ".join(PARTS)}.')
   found = []
   for part in parts:
     lines = [f'python -m experiments.{line}' for line in (LONG if long else PARTS)[part]]
@@ -92,6 +95,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   command.define_config_flags('configs/digits.py', required=False)
-  flags.DEFINE_multi_enum('parts', list(PARTS), list(PARTS), 'Which, on a CPU.')
+  flags.DEFINE_list('parts', list(PARTS), 'Which, on a CPU.')
   flags.DEFINE_boolean('long', False, 'Also what takes an hour, on a CPU.')
   command.run(main)

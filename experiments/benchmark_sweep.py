@@ -9,7 +9,8 @@ batch that it cannot fill: the more samples a w has, the less that weighs. Of th
 w > 0, which cost the same, --separate are run, and their mean stands for all 40; what compiling
 costs is measured on one. CPU seconds are beside those of the clock: they say something on a machine
 that does other work too, but drawing takes all of its cores, and starting one. Network calls are
-for single images, with those that fill up a last batch.
+for single images, with those that fill up a last batch. --weighted adds what `one_run_many_w` does
+instead of drawing each w.
 """
 
 import shutil
@@ -26,10 +27,9 @@ from cfg_jax.core import config as config_lib
 from cfg_jax.equations.guidance import rules
 from cfg_jax.generate.draw import images_at_once
 from cfg_jax.plan import cost
-from experiments import ratios
+from experiments import one_run_many_w, ratios, weighted_paths
 from experiments.ratios import Row
-
-W = [k / 10 for k in range(41)]  # Section 4
+from experiments.weighted_paths import W
 
 
 def generate(run: Path, ws: Sequence[float], n: int, **env: str) -> np.ndarray:
@@ -86,6 +86,21 @@ def measure(run: Path, sizes: list[int], separate: int, turns: int) -> list[Row]
   return rows
 
 
+def weighted(n: int) -> list[Row]:
+  """The same w with n effective samples of each from paths of a few w₀, beside drawing each."""
+  with tempfile.TemporaryDirectory() as folder:
+    drawn = weighted_paths.Drawn(Path(folder))
+    _, paths = weighted_paths.choose(drawn, n)
+    seconds = {w: float(drawn.direct(w, 0, n)['seconds']) for w in (0.0, 1.0)}
+  direct = {w: one_run_many_w.Direct([], taken) for w, taken in seconds.items()}
+  calls, taken = one_run_many_w.cost(one_run_many_w.Found(n, paths, [], direct))
+  what = f'{len(W)} w, {n} effective samples of each, weighted paths beside drawing each'
+  return [
+    Row(f'{what}: network calls', [calls / paths.calls]),
+    Row(f'{what}: seconds', [taken / paths.seconds]),
+  ]
+
+
 def main(argv: list[str]) -> None:
   """The command."""
   del argv
@@ -96,12 +111,16 @@ def main(argv: list[str]) -> None:
       train = '-m', 'cfg_jax.train', '--config', 'configs/digits.py', '--workdir', folder
       ratios.command(*train, '--set=train.num_steps=20')
     sizes = [int(n) for n in given.num_samples]
-    ratios.report(measure(run, sizes, given.separate, given.turns))
+    rows = measure(run, sizes, given.separate, given.turns)
+    if given.weighted:
+      rows += weighted(max(sizes))
+    ratios.report(rows)
 
 
 if __name__ == '__main__':
   flags.DEFINE_string('workdir', None, 'A trained run; by default one of 20 steps of the digits.')
   flags.DEFINE_list('num_samples', '100,1000', 'Samples of each w.')
   flags.DEFINE_integer('separate', 4, 'How many of the 40 are run.', lower_bound=1, upper_bound=40)
+  flags.DEFINE_boolean('weighted', False, 'Also the weighted paths of `one_run_many_w`.')
   ratios.define_flags(turns=3)
   cli.run(main)

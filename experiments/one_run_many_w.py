@@ -26,8 +26,7 @@ from cfg_jax.report import charts
 from cfg_jax.report.charts import Frame, Line
 from cfg_jax.report.told import told
 from experiments import weighted_paths
-from experiments.benchmark_sweep import W
-from experiments.weighted_paths import FD, IS, LAM, Paths, Score
+from experiments.weighted_paths import FD, IS, LAM, Paths, Score, W
 
 COMPARED = (0.0, 0.3, 1.0, 2.0, 4.0)
 SEEDS = (0, 1, 2)

@@ -24,8 +24,8 @@ from cfg_jax.evaluate.references import Reference
 from cfg_jax.generate import explore
 from cfg_jax.methods import drawing
 from cfg_jax.nets import unet
-from experiments.benchmark_sweep import W
 
+W = [k / 10 for k in range(41)]  # Section 4
 LAM = np.asarray(samplers.lambda_grid(12))[:-1]
 V = 0.3  # Section 4
 BATCH = 200  # images at once

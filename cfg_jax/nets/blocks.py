@@ -32,25 +32,22 @@ class GroupNorm(nnx.Module):
   def __call__(self, x: jax.Array, scale=0.0, shift=0.0) -> jax.Array:
     """x (B, H, W, C); scale, shift: (B, C) or scalars. Returns x's shape and dtype."""
     batch, _, _, channels = x.shape
+    size = channels // self.num_groups
     x = cpu.whole_gradient(x)
     x32 = x.astype(jnp.float32)
     # E[x²] − E[x]² loses all digits where the mean is far from 0. Neither variance nor result
     # depends on what is subtracted first: the mean of the first row costs least.
-    first_row = x32[:, 0].reshape(batch, -1, self.num_groups, channels // self.num_groups)
-    near_mean = jax.lax.stop_gradient(self._over_channels(first_row.mean((1, 3)), channels))
+    first_row = x32[:, 0].reshape(batch, -1, self.num_groups, size)
+    near_mean = jax.lax.stop_gradient(cpu.over_groups(first_row.mean((1, 3)), size))
     x32 = x32 - near_mean[:, None, None]
     moments = jnp.stack([x32.mean((1, 2)), jnp.square(x32).mean((1, 2))])  # (2, B, C)
-    grouped = moments.reshape(2, batch, self.num_groups, -1).mean(-1)  # (2, B, G)
-    mean, mean_square = self._over_channels(grouped, channels)
+    grouped = cpu.mean_of_groups(moments, size)  # (2, B, G)
+    mean, mean_square = cpu.over_groups(grouped, size)
     variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
     a = jax.lax.rsqrt(variance + 1e-5) * self.scale
     b = self.bias - a * mean
     a, b = a * (1 + scale), b * (1 + scale) + shift
     return (x32 * a[:, None, None] + b[:, None, None]).astype(x.dtype)
-
-  def _over_channels(self, grouped: jax.Array, channels: int) -> jax.Array:
-    """A group's number for each of its channels: (…, G) → (…, C)."""
-    return jnp.repeat(grouped, channels // self.num_groups, axis=-1)
 
 
 class ResBlock(nnx.Module):
@@ -98,9 +95,10 @@ class Attention(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """(B, H, W, c) → (B, H, W, c)."""
     b, h, w, c = x.shape
-    qkv = jnp.split(self.qkv(self.norm(x)), 3, axis=-1)
+    rows = self.norm(x).reshape(-1, c)  # a CPU is slow at a product over several axes
+    qkv = jnp.split(self.qkv(rows), 3, axis=-1)
     out = cpu.attend(*(y.reshape(b, h * w, self.num_heads, c // self.num_heads) for y in qkv))
-    return x + self.proj(out.reshape(b, h, w, c))
+    return x + self.proj(out.reshape(-1, c)).reshape(x.shape)
 
 
 class Stage(nnx.Module):

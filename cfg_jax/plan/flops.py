@@ -47,7 +47,9 @@ def _products(jaxpr: core.Jaxpr) -> tuple[int, int]:
     elif eqn.primitive is primitives.scan_p:
       repeat = eqn.params['length']
     inner = [_products(jaxpr) for jaxpr in core.jaxprs_in_params(eqn.params)]
-    if eqn.primitive is primitives.cond_p:
+    if eqn.params.get('branches_platforms'):
+      inner = inner[-1:]  # an accelerator's, see `_new_bytes`
+    elif eqn.primitive is primitives.cond_p:
       inner = [max(inner, key=sum)]  # the dearest branch
     total = [n + repeat * sum(m) for n, m in zip(total, zip(*inner))] if inner else total
   return total[0], total[1]

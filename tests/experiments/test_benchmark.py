@@ -14,6 +14,7 @@ from cfg_jax.nets import unet
 from experiments import (
   benchmark,
   benchmark_evaluation,
+  benchmark_profile,
   benchmark_shares,
   benchmark_start,
   benchmark_sweep,
@@ -24,11 +25,15 @@ from experiments.ratios import Row
 
 
 @pytest.fixture
-def small(monkeypatch):
-  """A network of one number."""
+def small(tiny, monkeypatch):
+  """The tiny config with a network of one number.
+
+  No other test has its seed: a plan counts the operations of a config once in a process.
+  """
   monkeypatch.setattr(unet, 'create_params', lambda network, seed: {'a': jnp.float32(seed)})
   apply = lambda params, z, lam, cond, keys=None: params['a'] * z  # noqa: E731
   monkeypatch.setattr(unet, 'apply_fn', lambda network: apply)
+  return config_lib.change(tiny, ['seed=4242'])
 
 
 def test_calls_take_turns():
@@ -64,8 +69,10 @@ def test_a_command_is_timed_until_what_it_is_to_give_is_there(tmp_path):
 def test_one_command_puts_the_parts_together(tmp_path, monkeypatch, capfd):
   monkeypatch.setattr(ratios, 'cores', lambda: 2)
   lines = benchmark.commands(['unet', 'sweep'], long=False)
-  assert [line.startswith('taskset -c ') for line in lines] == [False, True, False]
-  assert len(benchmark.commands(list(benchmark.PARTS), long=True)) == 9
+  assert [line.startswith('taskset -c ') for line in lines] == [False] * 2 + [True] * 2 + [False]
+  assert len(benchmark.commands(list(benchmark.PARTS), long=True)) == 11
+  with pytest.raises(UserError, match='^--parts=speed: there are shares, unet, '):
+    benchmark.commands(['unet', 'speed'], long=False)
   script = tmp_path / 'part.py'
   script.write_text(
     'import sys\n'
@@ -81,9 +88,9 @@ def test_one_command_puts_the_parts_together(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.slow
-def test_shares_of_the_product(tiny, small, monkeypatch, capsys):
+def test_shares_of_the_product(small, monkeypatch, capsys):
   monkeypatch.setattr(speed, 'measure', lambda size: {'read': 1, 'prepare': 1})
-  rows = benchmark_shares.measure(tiny, turns=2)
+  rows = benchmark_shares.measure(small, turns=2)
   assert [row.unit for row in rows] == ['%', '%', '×', '×', '×']
   assert all(len(row.turns) == 2 for row in rows)
   assert rows[0].turns == [0, 0] and min(rows[-1].turns) > 0  # it has no product
@@ -150,8 +157,8 @@ def test_what_reading_and_statistics_add(monkeypatch):
   np.testing.assert_array_equal(np.concatenate(seen[:2]), np.concatenate(seen[2:]))
 
 
-def test_the_table_of_a_device_has_the_ways_to_do_without_memory(tiny, small, monkeypatch, capsys):
-  config = config_lib.change(tiny, ['model.remat=true'])
+def test_the_table_of_a_device_has_the_ways_to_do_without_memory(small, monkeypatch, capsys):
+  config = config_lib.change(small, ['model.remat=true'])
   monkeypatch.setattr(device_table, 'on_accelerator', lambda name: config)
   monkeypatch.setattr(device_table, 'PER_DEVICE', ['digits'])
   measured, seen = device_table.measure_step, []
@@ -171,6 +178,40 @@ def test_the_table_of_a_device_has_the_ways_to_do_without_memory(tiny, small, mo
   ]
   assert seen == [(True, 'nothing'), (False, 'nothing'), (True, 'products')]
   assert 'imagenet64, without remat: There is not enough memory' in capsys.readouterr().out
+
+
+def test_what_an_operation_is():
+  """Of XLA's text: what is called comes first, and what an operation calls is a part of it."""
+  hlo = """
+%fused_computation.1 (p: f32[4]) -> f32[4] {
+  %p.1 = f32[4]{0} parameter(0)
+  ROOT %t.1 = f32[4]{0} transpose(%p.1), dimensions={0}
+}
+
+%fused_computation.2 (p: f32[4]) -> f32[4] {
+  %p.2 = f32[4]{0} parameter(0)
+  ROOT %neg.1 = f32[4]{0} negate(%p.2)
+}
+
+ENTRY %main (x: f32[4]) -> (f32[4], f32[]) {
+  %x.1 = f32[4]{0} parameter(0)
+  %forward = f32[4]{0} convolution(%x.1), window={size=3x3}, metadata={op_name="jvp()/conv"}
+  %input = f32[4]{0} convolution(%x.1), window={size=3x3}, metadata={op_name="transpose(jvp())"}
+  %kernel = f32[4]{0} convolution(%x.1), window={size=8x8}, metadata={op_name="transpose(jvp())"}
+  %turned = f32[4]{0} fusion(%x.1), kind=kLoop, calls=%fused_computation.1
+  %own = f32[4]{0} fusion(%x.1), kind=kLoop, calls=%fused_computation.2
+  ROOT %both = (f32[4]{0}, f32[]) tuple(%own, %x.1)
+}
+"""
+  found = benchmark_profile.kinds(hlo)
+  kinds, rest = benchmark_profile.KINDS, benchmark_profile.REST
+  assert {name: found[name] for name in ('forward', 'input', 'kernel', 'turned', 'own')} == {
+    'forward': kinds['convolution'],
+    'input': kinds['by input'],
+    'kernel': kinds['by kernel'],
+    'turned': kinds['transpose'],
+    'own': rest,
+  }
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What a CPU computes is XLA's own convolution and JAX's own attention."""
+"""What a CPU computes is XLA's own convolution, JAX's own attention, and plain group means."""
 
 import re
 
@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cfg_jax.nets.cpu import CHANNELS, POSITIONS, attend, convolve, convolve_upsampled, upsample
+from cfg_jax.nets.cpu import (
+  CHANNELS,
+  POSITIONS,
+  attend,
+  convolve,
+  convolve_upsampled,
+  mean_of_groups,
+  over_groups,
+  upsample,
+)
 
 side = int(POSITIONS**0.5)
 
@@ -52,6 +61,17 @@ def test_the_enlarged_images_convolution_without_enlarging(shape):
 def test_upsample_repeats_each_pixel():
   x = np.arange(6.0).reshape(1, 2, 3, 1)
   np.testing.assert_array_equal(upsample(x), np.kron(x, np.ones((1, 2, 2, 1))))
+
+
+def test_a_groups_numbers_and_their_gradients():
+  x, g = jax.random.normal(jax.random.key(0), (2, 3, 5, 24))  # a float32 keeps all of its bits
+  wide, back = jax.vjp(lambda x: over_groups(x, 6), x)
+  np.testing.assert_array_equal(wide, np.repeat(x, 6, axis=-1))
+  ct = np.tile(g, 6)
+  np.testing.assert_allclose(back(ct)[0], ct.reshape(3, 5, 24, 6).sum(-1), rtol=1e-5, atol=1e-6)
+  mean, back = jax.vjp(lambda x: mean_of_groups(x, 6), x)
+  np.testing.assert_allclose(mean, x.reshape(3, 5, 4, 6).mean(-1), rtol=1e-6, atol=1e-7)
+  np.testing.assert_allclose(back(mean)[0], np.repeat(mean / 6, 6, axis=-1), rtol=1e-6)
 
 
 @pytest.mark.parametrize('convolution', [convolve, convolve_upsampled])
