@@ -3,9 +3,9 @@
   pip install -e '.[parity]' && python -m experiments.benchmark [--long] [--parts shares,unet]
 
 On a CPU each part is commands of their own, shown as they start: shares of the machine's float32
-product; the U-Net beside PyTorch's, and where its time goes; both on all cores and on one; the start of a command; a sweep
-of 41 w; evaluation. What fails is told of, and the rest goes on. --long adds ADM-64, 1 000 samples
-of each w, and Inception.
+product; the U-Net beside PyTorch's, and where its time goes; all of these on all cores and on one;
+the start of a command; a sweep of 41 w; evaluation. What fails is told of, and the rest goes on.
+--long adds ADM-64, 1 000 samples of each w, and Inception.
 
 On a GPU or TPU it is first the table of `device_table`, of three networks in bfloat16, or of the
 config that is given; then, on a GPU, the networks beside PyTorch's in bfloat16.
