@@ -3,9 +3,9 @@
   pip install -e '.[parity]' && python -m experiments.benchmark [--long] [--parts shares,unet]
 
 On a CPU each part is commands of their own, shown as they start: shares of the machine's float32
-product; the U-Net beside PyTorch's, and where its time goes; all of these on all cores and on one;
-the start of a command; a sweep of 41 w; evaluation. What fails is told of, and the rest goes on.
---long adds ADM-64, 1 000 samples of each w, and Inception.
+product; the U-Net beside PyTorch's, and where a step's time goes; all of these on all cores and on
+one; the start of a command; a sweep of 41 w; evaluation. What fails is told of, and the rest goes
+on. --long has 1 000 samples of each w for 100, and adds ADM-64 and Inception.
 
 On a GPU or TPU it is first the table of `device_table`, of three networks in bfloat16, or of the
 config that is given; then, on a GPU, the networks beside PyTorch's in bfloat16.
@@ -34,8 +34,8 @@ PARTS = {  # modules of this folder, with flags
   'evaluation': ['benchmark_evaluation --noinception'],
 }
 LONG = PARTS | {
-  'unet': [*PARTS['unet'], 'benchmark_unet --size=adm64 --batch_size=2'],
-  'sweep': ['benchmark_sweep --num_samples=100,1000 --weighted'],
+  'unet': [*PARTS['unet'], 'benchmark_unet --size=adm64 --batch_size=2 --turns=5'],
+  'sweep': ['benchmark_sweep --num_samples=1000 --turns=2 --weighted'],
   'evaluation': ['benchmark_evaluation'],
 }
 ALSO_ON_ONE_CORE = ('shares', 'unet')
@@ -52,10 +52,10 @@ def commands(parts: Sequence[str], long: bool) -> list[str]:
     raise UserError(f'--parts={",".join(unknown)}: there are {", ".join(PARTS)}.')
   found = []
   for part in parts:
-    lines = [f'python -m experiments.{line}' for line in (LONG if long else PARTS)[part]]
-    found += lines
+    found += [f'python -m experiments.{line}' for line in (LONG if long else PARTS)[part]]
     if part in ALSO_ON_ONE_CORE and ratios.cores() > 1:
-      found += [f'taskset -c {min(os.sched_getaffinity(0))} {line}' for line in lines]
+      core = f'taskset -c {min(os.sched_getaffinity(0))}'
+      found += [f'{core} python -m experiments.{line}' for line in PARTS[part]]
   return found
 
 

@@ -1,14 +1,15 @@
-"""Where the gradient's time goes on this machine, by kind of operation. Prints; asserts nothing.
+"""Where a training step's time goes on this machine, by kind of operation. Prints; asserts nothing.
 
   python -m experiments.benchmark_profile [--config configs/cifar10.py]
   taskset -c 0 python -m experiments.benchmark_profile            on one core
 
-XLA's own trace, on a CPU, of the gradient as `benchmark_unet` takes it: a kind's share is that of
-the seconds of its operations, added up over threads. The last rows are the convolutions' FLOPs a
-second beside this machine's float32 product, both of a core.
+By XLA's own trace, on a CPU: a kind's share is that of the seconds of its operations, added up over
+threads. The last rows are the convolutions' FLOPs a second beside this machine's float32 product,
+both of a core.
 """
 
 import collections
+import functools
 import os
 import re
 import tempfile
@@ -21,9 +22,11 @@ import ml_collections
 import numpy as np
 from absl import flags
 
+from cfg_jax import methods
 from cfg_jax.core import command, runtime, sharding
+from cfg_jax.data import registry
+from cfg_jax.data.batches import Batch
 from cfg_jax.equations import conditioning
-from cfg_jax.nets import unet
 from cfg_jax.plan import cost
 from experiments import ratios
 from experiments.ratios import Row
@@ -41,6 +44,7 @@ KINDS = {
   'reduce-window': 'sums, of norms and biases',
 }
 REST = 'element by element'
+OUTSIDE = 'outside of the gradient: noise, Adam, EMA'
 COMPUTATION = re.compile(r'(?:ENTRY )?%([\w.-]+) \(')
 INSTRUCTION = re.compile(r'\s+(?:ROOT )?%([\w.-]+) = (?:\(.*?\)|\S+) ([\w-]+)\(')
 CALLED = re.compile(r'(?:calls|to_apply|body|condition)=%([\w.-]+)')
@@ -59,13 +63,14 @@ def kinds(hlo: str) -> dict[str, str]:
         window = WINDOW.search(line)  # of a gradient by a kernel it is as large as the image
         words.add('by kernel' if window and int(window[1]) > 3 else 'by input')
       inside[computation] |= words
-      found[match[1]] = next((kind for word, kind in KINDS.items() if word in words), REST)
+      kind = next((kind for word, kind in KINDS.items() if word in words), REST)
+      found[match[1]] = OUTSIDE if 'op_name=' in line and 'jvp' not in line else kind
   return found
 
 
 def seconds(call: Callable[[], object], kind_of: dict[str, str]) -> dict[str, float]:
   """Seconds of each kind in one call, over all threads."""
-  total = dict.fromkeys([*KINDS.values(), REST], 0.0)
+  total = dict.fromkeys([*KINDS.values(), REST, OUTSIDE], 0.0)
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       call()
@@ -79,33 +84,25 @@ def seconds(call: Callable[[], object], kind_of: dict[str, str]) -> dict[str, fl
 
 def measure(config: ml_collections.ConfigDict, turns: int) -> list[Row]:
   """A row for each kind, and one for the rate of each kind of convolution."""
-  mesh, network, n = sharding.data_mesh(), unet.of(config), config.train.batch_size
+  mesh, n = sharding.data_mesh(), config.train.batch_size
+  method, dataset = methods.make(config, mesh), registry.of(config.data)
   everywhere, split = sharding.replicated(mesh), sharding.batch(mesh)
-  apply = unet.apply_fn(network)
-
-  def gradient(params, *inputs):
-    def mean_square(params):
-      squares = jnp.square(apply(params, *inputs)).mean((1, 2, 3))
-      return squares.mean(), squares
-
-    return jax.grad(mean_square, has_aux=True)(params)
-
-  params = jax.device_put(unet.create_params(network, config.seed), everywhere)
-  z, lam = np.ones((n, *network.image_shape), np.float32), np.linspace(-5, 5, n, dtype=np.float32)
-  cond = conditioning.given(np.arange(n, dtype=np.int32) % network.num_classes)
-  inputs = jax.device_put((z, lam, cond), split)
+  state = jax.jit(functools.partial(method.init, config.seed), out_shardings=everywhere)()
+  x = np.zeros((n, *dataset.image_shape), np.float32)
+  cond = conditioning.given(np.arange(n, dtype=np.int32) % dataset.num_classes)
+  batch = jax.device_put(Batch(x, cond), split)
   side = 2048
   square = jax.device_put(jnp.ones((side, side)), split), jax.device_put(jnp.ones((side, side)))
   product = jax.jit(jnp.matmul)
-  compiled = jax.jit(sharding.mean_over_devices(gradient, mesh)).lower(params, *inputs).compile()
+  step = jax.jit(method.step, out_shardings=everywhere).lower(state, batch).compile()
   [taken] = ratios.in_turns(turns, lambda: product(*square))
   rate = 2 * side**3 / np.median(taken) / ratios.cores()  # of one core
-  kind_of = kinds(compiled.as_text())
-  call = lambda: jax.block_until_ready(compiled(params, *inputs))  # noqa: E731
+  kind_of = kinds(step.as_text())
+  call = lambda: jax.block_until_ready(step(state, batch))  # noqa: E731
   call()
   found = [seconds(call, kind_of) for _ in range(turns)]
   flops = n * cost.forward_flops(config).convolutions  # of each of the three
-  what = f'gradient of {n} images, {ratios.on_cores()}'
+  what = f'{config.data.name}: training step, {ratios.on_cores()}'
   rows = [
     Row(f'{what}: {kind}', [each[kind] / sum(each.values()) for each in found], '%')
     for kind in found[0]

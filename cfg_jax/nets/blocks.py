@@ -95,7 +95,7 @@ class Attention(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """(B, H, W, c) → (B, H, W, c)."""
     b, h, w, c = x.shape
-    rows = self.norm(x).reshape(-1, c)  # a CPU is slow at a product over several axes
+    rows = self.norm(x).reshape(-1, c)  # on several axes a CPU takes a product's gradient slowly
     qkv = jnp.split(self.qkv(rows), 3, axis=-1)
     out = cpu.attend(*(y.reshape(b, h * w, self.num_heads, c // self.num_heads) for y in qkv))
     return x + self.proj(out.reshape(-1, c)).reshape(x.shape)

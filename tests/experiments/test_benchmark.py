@@ -70,7 +70,7 @@ def test_one_command_puts_the_parts_together(tmp_path, monkeypatch, capfd):
   monkeypatch.setattr(ratios, 'cores', lambda: 2)
   lines = benchmark.commands(['unet', 'sweep'], long=False)
   assert [line.startswith('taskset -c ') for line in lines] == [False] * 2 + [True] * 2 + [False]
-  assert len(benchmark.commands(list(benchmark.PARTS), long=True)) == 11
+  assert len(benchmark.commands(list(benchmark.PARTS), long=True)) == 10
   with pytest.raises(UserError, match='^--parts=speed: there are shares, unet, '):
     benchmark.commands(['unet', 'speed'], long=False)
   script = tmp_path / 'part.py'
@@ -199,18 +199,21 @@ ENTRY %main (x: f32[4]) -> (f32[4], f32[]) {
   %input = f32[4]{0} convolution(%x.1), window={size=3x3}, metadata={op_name="transpose(jvp())"}
   %kernel = f32[4]{0} convolution(%x.1), window={size=8x8}, metadata={op_name="transpose(jvp())"}
   %turned = f32[4]{0} fusion(%x.1), kind=kLoop, calls=%fused_computation.1
+  %adam = f32[4]{0} fusion(%x.1), kind=kLoop, calls=%fused_computation.1, metadata={op_name="step"}
   %own = f32[4]{0} fusion(%x.1), kind=kLoop, calls=%fused_computation.2
   ROOT %both = (f32[4]{0}, f32[]) tuple(%own, %x.1)
 }
 """
   found = benchmark_profile.kinds(hlo)
   kinds, rest = benchmark_profile.KINDS, benchmark_profile.REST
-  assert {name: found[name] for name in ('forward', 'input', 'kernel', 'turned', 'own')} == {
+  names = ('forward', 'input', 'kernel', 'turned', 'own', 'adam')
+  assert {name: found[name] for name in names} == {
     'forward': kinds['convolution'],
     'input': kinds['by input'],
     'kernel': kinds['by kernel'],
     'turned': kinds['transpose'],
     'own': rest,
+    'adam': benchmark_profile.OUTSIDE,
   }
 
 
