@@ -50,7 +50,9 @@ def test_on_cpus_it_is_a_product_where_the_image_is_small_and_wide(gradient):
   wider = (2, SIDE, SIDE + 1, cpu.CHANNELS)
   assert 'convolution' not in convolved(cpu.convolve, small, 3, 'cpu', gradient)
   assert 'convolution' in convolved(cpu.convolve, wider, 3, 'cpu', gradient)
-  by_one = ['convolution' in convolved(cpu.convolve, small, 1, p, gradient) for p in ('cpu', 'cuda')]
+  by_one = [
+    'convolution' in convolved(cpu.convolve, small, 1, p, gradient) for p in ('cpu', 'cuda')
+  ]
   assert by_one == [not gradient, True]  # the gradient by a 1×1 kernel too is a product
   for platform in ('cuda', 'tpu'):
     program = convolved(cpu.convolve, small, 3, platform, gradient)
