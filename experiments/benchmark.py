@@ -96,5 +96,5 @@ def main(argv: list[str]) -> None:
 if __name__ == '__main__':
   command.define_config_flags('configs/digits.py', required=False)
   flags.DEFINE_list('parts', list(PARTS), 'Which, on a CPU.')
-  flags.DEFINE_boolean('long', False, 'Also what takes an hour, on a CPU.')
+  flags.DEFINE_boolean('long', False, 'Also what takes longest, on a CPU.')
   command.run(main)
